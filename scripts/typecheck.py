@@ -1,0 +1,46 @@
+"""Run mypy on every source and test folder, one process each.
+
+Test files of different distributions may have the same name, which one mypy process refuses as duplicate modules.
+
+Usage: `uv run scripts/typecheck.py [FOLDER…]`; without a folder, all of them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PATTERNS = (
+    "packages/*/src",
+    "packages/*/tests",
+    "integration-tests",
+    "benchmarks",
+    "docs",
+    "docs/examples/*/src",
+    "scripts",
+)
+
+
+def find_folders() -> list[Path]:
+    """Return the folders that hold Python files."""
+    folders = [folder for pattern in PATTERNS for folder in sorted(ROOT.glob(pattern))]
+    return [folder for folder in folders if any(folder.rglob("*.py"))]
+
+
+def check(folder: Path) -> bool:
+    """Return whether mypy accepts the folder."""
+    print(f"mypy {folder}", flush=True)
+    return subprocess.run([sys.executable, "-m", "mypy", "--no-error-summary", str(folder)], cwd=ROOT).returncode == 0
+
+
+def main(arguments: list[str]) -> int:
+    """Check all folders, also after one failed, and return the exit code."""
+    folders = [Path(argument) for argument in arguments] or [folder.relative_to(ROOT) for folder in find_folders()]
+    failed = [folder for folder in folders if not check(folder)]
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
