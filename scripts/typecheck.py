@@ -17,7 +17,6 @@ PATTERNS = (
     "packages/*/tests",
     "integration-tests",
     "benchmarks",
-    "docs",
     "docs/examples/*/src",
     "scripts",
 )
