@@ -1,0 +1,361 @@
+"""The queue of one event stream: history in front, live events behind, and gaps where events are missing.
+
+Order of consumption: the front (history put there by a join), the gaps that stand before the oldest live event, the
+live part. Gaps wait as mutable marks, because a further loss in the same place adds to the one that stands there;
+they become `Gap` values when they are taken out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from typing import Final, Literal
+
+from channels_core._logging import RateLimitedLogger
+from channels_core.events import Event, Gap, GapReason, Position
+from channels_core.exceptions import BacklogOverflow, SubscriberBusy
+from channels_core.stats import Counters
+
+__all__ = ("Backlog", "BacklogStrategy", "Item")
+
+BacklogStrategy = Literal["backoff", "catchup", "close", "dropleft"]
+"""What happens when a backlog is full: drop the newest, read it again later, end the stream, drop the oldest."""
+
+Item = Event | Gap
+
+WARN_AT: Final = 10_000
+"""Waiting events at which an unlimited backlog is worth a warning; doubles each time."""
+
+_LASTING: Final[tuple[GapReason, ...]] = ("disconnected", "backlog", "epoch", "trimmed")
+"""Which reason a merged gap keeps: one that leaves the cursor behind wins, so that a resume can fetch all of it."""
+
+
+class Mark:
+    """A gap that still waits, and may grow."""
+
+    __slots__ = ("after", "channel", "missed", "reason", "until")
+
+    def __init__(self, gap: Gap) -> None:
+        self.channel: Final = gap.channel
+        self.reason: GapReason = gap.reason
+        self.after = gap.after
+        self.until = gap.until
+        self.missed = gap.missed
+
+    def extend(self, gap: Gap | Mark) -> None:
+        """Add a loss that directly follows."""
+        self.until = gap.until
+        self.missed = None if self.missed is None or gap.missed is None else self.missed + gap.missed
+        self.reason = min(self.reason, gap.reason, key=_LASTING.index)
+
+    def gap(self) -> Gap:
+        """Return the value that consumers see."""
+        return Gap(self.channel, self.reason, self.after, self.until, self.missed)
+
+
+class Backlog:
+    """Waiting events and gaps of one subscriber; one consumer, never blocks a producer.
+
+    Args:
+        max_backlog: Live events that may wait, ``None`` for no limit. Gaps and the front do not count.
+        strategy: What to do when it is full.
+        counters: Shared with the plugin.
+        log: Shared with the plugin.
+
+    Attributes:
+        dropped: Events dropped because the backlog was full.
+        on_lag: Called when an event does not fit and must be read again from history, with its channel and the last
+            position that is in the stream; set by the owner.
+        on_overflow: Called when the stream ended because it was full; set by the owner.
+        on_hungry: Called when the consumer waits although a channel lags; set by the owner.
+    """
+
+    __slots__ = (
+        "_counters",
+        "_ended",
+        "_error",
+        "_front",
+        "_full",
+        "_head",
+        "_live",
+        "_log",
+        "_marks",
+        "_max",
+        "_open",
+        "_room",
+        "_strategy",
+        "_waiter",
+        "dropped",
+        "on_hungry",
+        "on_lag",
+        "on_overflow",
+    )
+
+    def __init__(
+        self, max_backlog: int | None, strategy: BacklogStrategy, counters: Counters, log: RateLimitedLogger
+    ) -> None:
+        self._max: Final = max_backlog
+        self._strategy: Final = strategy
+        self._counters: Final = counters
+        self._log: Final = log
+        self._live: Final[deque[Event | Mark]] = deque()
+        self._front: deque[Event | Mark] | None = None
+        self._head: dict[str, Mark] | None = None
+        self._open: dict[str, Mark] | None = None
+        self._marks = 0
+        self._full = WARN_AT if max_backlog is None else max_backlog
+        self._waiter: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._ended = False
+        self._error: BaseException | None = None
+        self.dropped = 0
+        self.on_lag: Callable[[str, Position], None] | None = None
+        self.on_overflow: Callable[[], None] | None = None
+        self.on_hungry: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        """Return how many events wait; gaps do not count."""
+        front = sum(type(item) is Event for item in self._front) if self._front else 0
+        return front + len(self._live) - self._marks
+
+    @property
+    def limit(self) -> int | None:
+        """The most live events that may wait."""
+        return self._max
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will be added any more."""
+        return self._ended
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next event would overflow."""
+        return self._max is not None and len(self._live) - self._marks >= self._max
+
+    def push(self, event: Event) -> None:
+        """Add a live event, or do what the strategy says when there is no room."""
+        if len(self._live) >= self._full:
+            self._crowded(event)
+            return
+        self._live.append(event)
+        if self._open:
+            self._open.pop(event.channel, None)
+        if self._waiter is not None:
+            self._wake()
+
+    def push_gap(self, gap: Gap) -> None:
+        """Add a gap behind everything that waits, or to the one of its channel that stands there already."""
+        open_mark = self._open.get(gap.channel) if self._open else None
+        if open_mark is not None:
+            open_mark.extend(gap)
+            return
+        mark = self._new_mark(gap)
+        self._note_last(mark)
+        self._live.append(mark)
+        self._marks += 1
+        self._wake()
+
+    def push_front(self, items: Iterable[Item]) -> None:
+        """Put history in front of everything, oldest first.
+
+        A gap that ends it is extended by a loss that directly follows.
+        """
+        front = [item if isinstance(item, Event) else self._new_mark(item) for item in items]
+        if not front:
+            return
+        waiting = {item.channel for item in (*(self._front or ()), *self._live)}
+        for item in front:
+            if item.channel not in waiting:
+                self._note_last(item)
+        self._front = deque() if self._front is None else self._front
+        self._front.extendleft(reversed(front))
+        self._wake()
+
+    def pop(self) -> Item | None:
+        """Take the next item, ``None`` when nothing waits."""
+        if self._front:
+            item = self._front.popleft()
+        elif self._head:
+            item = self._head.pop(next(iter(self._head)))
+        elif self._live:
+            item = self._live.popleft()
+            if type(item) is Mark:
+                self._marks -= 1
+        else:
+            return None
+        return item if isinstance(item, Event) else self._close_mark(item)
+
+    def take_all(self) -> deque[Item]:
+        """Take everything that waits."""
+        items: deque[Item] = deque()
+        while (item := self.pop()) is not None:
+            items.append(item)
+        return items
+
+    async def wait(self) -> None:
+        """Return when there may be something to take.
+
+        Raises:
+            SubscriberBusy: Somebody else already waits.
+            StopAsyncIteration: The stream ended normally.
+            BacklogOverflow: It ended because it was full.
+        """
+        if self._waiter is not None:
+            raise SubscriberBusy("another task consumes this stream already; give each consumer its own subscriber")
+        if self._ended:
+            raise self._error or StopAsyncIteration
+        self._drained()
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await waiter
+        finally:
+            if self._waiter is waiter:
+                self._waiter = None
+
+    async def wait_room(self) -> None:
+        """Return when the backlog is not full any more, or the stream ended."""
+        while self.is_full and not self._ended:
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._room,))
+
+    def discard(self, channels: Collection[str]) -> None:
+        """Forget what waits of these channels."""
+        if self._front:
+            self._front = deque(item for item in self._front if item.channel not in channels)
+        kept = [item for item in self._live if item.channel not in channels]
+        if len(kept) != len(self._live):
+            self._live.clear()
+            self._live.extend(kept)
+            self._marks = sum(type(item) is Mark for item in kept)
+        for marks in (self._head, self._open):
+            _forget(marks, channels)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the stream after what waits; the first end wins."""
+        if self._ended:
+            return
+        self._ended = True
+        self._error = error
+        self._wake()
+        self._make_room()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _drained(self) -> None:
+        self._make_room()
+        if self.on_hungry is not None:
+            self.on_hungry()
+
+    def _make_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.set_result(None)
+
+    def _append(self, event: Event) -> None:
+        self._live.append(event)
+        if self._open:
+            self._open.pop(event.channel, None)
+        self._wake()
+
+    def _crowded(self, event: Event) -> None:
+        if self._max is None:
+            self._warn_of_growth(event.channel)
+            self._append(event)
+        elif len(self._live) - self._marks < self._max:
+            self._append(event)
+        else:
+            self._overflow(event)
+
+    def _warn_of_growth(self, channel: str) -> None:
+        self._full *= 2
+        self._log.warning(
+            "unlimited backlog",
+            "%d events wait in an unlimited backlog, the newest of channel %r: its consumer is slow; set max_backlog",
+            len(self._live),
+            channel,
+        )
+
+    def _overflow(self, event: Event) -> None:
+        catches_up = self._strategy == "catchup" or bool(self._front)
+        if catches_up and event.position is not None and self.on_lag is not None:
+            self.on_lag(event.channel, event.position.before())
+        elif self._strategy == "close":
+            self._close()
+        elif self._strategy == "dropleft":
+            self._drop_left()
+            self._append(event)
+        else:
+            self.push_gap(self._lose(event))
+
+    def _close(self) -> None:
+        self.end(BacklogOverflow(f"more than {self._max} events waited; reconnect and resume from the cursor"))
+        if self.on_overflow is not None:
+            self.on_overflow()
+
+    def _drop_left(self) -> None:
+        """Drop the oldest event; gaps that come to stand before the new oldest one merge with what is there."""
+        while isinstance(oldest := self._live.popleft(), Mark):
+            self._to_head(oldest)
+        lost = self._lose(oldest)
+        known = self._head.get(lost.channel) if self._head else None
+        if known is not None:
+            known.extend(lost)
+        else:
+            self._head = self._head or {}
+            self._head[lost.channel] = self._new_mark(lost)
+        while self._live and isinstance(mark := self._live[0], Mark):
+            self._live.popleft()
+            self._to_head(mark)
+
+    def _to_head(self, mark: Mark) -> None:
+        self._marks -= 1
+        self._head = self._head or {}
+        known = self._head.setdefault(mark.channel, mark)
+        if known is mark:
+            return
+        known.extend(mark)
+        self._counters.gaps -= 1
+        if self._open and self._open.get(mark.channel) is mark:
+            self._open[mark.channel] = known
+
+    def _lose(self, event: Event) -> Gap:
+        self.dropped += 1
+        self._counters.dropped += 1
+        self._log.warning(
+            ("dropped", event.channel),
+            "a subscriber of channel %r is too slow: its backlog of %d is full and events are dropped (%s)",
+            event.channel,
+            self._max,
+            self._strategy,
+        )
+        position = event.position
+        return Gap(event.channel, "backlog", position and position.before(), position, 1)
+
+    def _new_mark(self, gap: Gap) -> Mark:
+        self._counters.gaps += 1
+        return Mark(gap)
+
+    def _note_last(self, item: Event | Mark) -> None:
+        """Remember whether the last thing of a channel in the stream is a gap."""
+        if isinstance(item, Mark):
+            self._open = self._open or {}
+            self._open[item.channel] = item
+        elif self._open:
+            self._open.pop(item.channel, None)
+
+    def _close_mark(self, mark: Mark) -> Gap:
+        if self._open and self._open.get(mark.channel) is mark:
+            del self._open[mark.channel]
+        return mark.gap()
+
+
+def _forget(marks: dict[str, Mark] | None, channels: Collection[str]) -> None:
+    for channel in channels if marks else ():
+        assert marks is not None
+        marks.pop(channel, None)
