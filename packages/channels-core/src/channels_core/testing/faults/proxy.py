@@ -125,10 +125,12 @@ class Proxy:
             loop.close()
 
     def _do(self, action: Callable[[], object]) -> None:
-        asyncio.run_coroutine_threadsafe(_awaited(action), self._running()).result(_CONTROL_TIMEOUT)
+        loop = self._running()
+        asyncio.run_coroutine_threadsafe(_awaited(action), loop).result(_CONTROL_TIMEOUT)
 
     def _call(self, action: Callable[[], _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(_called(action), self._running()).result(_CONTROL_TIMEOUT)
+        loop = self._running()
+        return asyncio.run_coroutine_threadsafe(_called(action), loop).result(_CONTROL_TIMEOUT)
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
