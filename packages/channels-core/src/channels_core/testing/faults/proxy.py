@@ -26,6 +26,9 @@ _RESET: Final = struct.pack("ii", 1, 0)
 _CONTROL_TIMEOUT: Final = 10.0
 """Seconds that a command to the proxy's thread may take; it only ever waits for its own event loop."""
 
+_TURNS: Final = 5
+"""asyncio needs up to three turns from accepting a client to its handler, and two from abort to close."""
+
 
 class Proxy:
     """Forward TCP connections to a server, and break them on request.
@@ -158,10 +161,12 @@ class Proxy:
 
     async def _close(self) -> None:
         await self._stop_listening()
-        tasks = [link.task for link in self._links if link.task is not None]
-        for link in tuple(self._links):
-            link.cut(reset=True)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _turns()
+        while self._links:
+            for link in tuple(self._links):
+                link.cut(reset=True)
+            await _turns()
+        await _turns()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._accepted += 1
@@ -247,6 +252,12 @@ def _linger(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+async def _turns() -> None:
+    """Let the event loop do what it has planned: a client just accepted, a transport just aborted."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 async def _awaited(action: Callable[[], object]) -> None:
