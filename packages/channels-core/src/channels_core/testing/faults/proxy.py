@@ -155,13 +155,14 @@ class Proxy:
             self._gates[name].clear()
 
     async def _stop_listening(self) -> None:
+        # asyncio (3.11) leaks the socket of a client that is being accepted while its server closes.
+        await _turns()
         server, self._server = self._server, None
         if server is not None:
             server.close()
 
     async def _close(self) -> None:
         await self._stop_listening()
-        await _turns()
         while self._links:
             for link in tuple(self._links):
                 link.cut(reset=True)
