@@ -1,0 +1,3 @@
+from channels_core.cli import main
+
+main()
