@@ -92,18 +92,23 @@ class RedisCluster(Server):
 
     def primary_of(self, key: bytes) -> RedisServer:
         """Return the node that serves a key's slot."""
-        port = self._owner(key_slot(key))
-        return next(node for node in self.nodes if node.port == port)
+        slot = key_slot(key)
+        ports = _primary_ports(next(node for node in self.nodes if node.is_running))
+        return next(node for node in self.nodes if slot in ports.get(node.port, ()))
 
     def fail_over(self, key: bytes = b"") -> None:
         """Kill the primary that serves a key's slot; returns when a replica has been promoted."""
-        slot = key_slot(key)
         primary = self.primary_of(key)
         primary.kill()
+        self.wait_promoted(primary)
+
+    def wait_promoted(self, old: RedisServer) -> None:
+        """Return when another node serves the slots of a primary that is dead or frozen."""
+        others = [node for node in self.nodes if node is not old and node.is_running]
         wait_until(
-            lambda: self._owner(slot) not in (None, primary.port) and self._is_ok(),
+            lambda: all(old.port not in _primary_ports(node) and _is_ok(node) for node in others),
             _SETTLE_TIMEOUT,
-            f"no replica took over slot {slot}",
+            f"no replica of {old.port} was promoted",
         )
 
     def restore(self) -> None:
@@ -136,16 +141,7 @@ class RedisCluster(Server):
 
     def _is_settled(self) -> bool:
         replicas = [node for node in self.nodes if _role(node) == "slave"]
-        return len(replicas) == _PRIMARIES and all(map(_is_linked, replicas)) and self._is_ok()
-
-    def _is_ok(self) -> bool:
-        return all(_info(node).get("cluster_state") == "ok" for node in self.nodes if node.is_running)
-
-    def _owner(self, slot: int) -> int | None:
-        """Return the port of the primary that a running node believes to serve the slot."""
-        with next(node for node in self.nodes if node.is_running).client() as client:
-            rows: Any = client.execute_command("CLUSTER SLOTS")
-        return next((int(row[2][1]) for row in rows if row[0] <= slot <= row[1]), None)
+        return len(replicas) == _PRIMARIES and all(map(_is_linked, replicas)) and all(map(_is_ok, self.nodes))
 
 
 def _options(bus_port: int, node_timeout_ms: int) -> dict[str, str]:
@@ -197,3 +193,14 @@ def _info(node: RedisServer) -> dict[str, str]:
     with node.client() as client:
         information: Any = client.execute_command("CLUSTER INFO")
     return dict(information)
+
+
+def _is_ok(node: RedisServer) -> bool:
+    return _info(node).get("cluster_state") == "ok"
+
+
+def _primary_ports(node: RedisServer) -> dict[int, range]:
+    """Return the primaries that a node knows, by their ports, with their slots."""
+    with node.client() as client:
+        rows: Any = client.execute_command("CLUSTER SLOTS")
+    return {int(row[2][1]): range(row[0], row[1] + 1) for row in rows}

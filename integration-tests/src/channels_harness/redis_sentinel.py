@@ -96,11 +96,15 @@ class RedisSentinel(Server):
             server.close()
 
     def fail_over(self) -> None:
-        """Kill the primary; returns when the sentinels name another and it takes writes."""
+        """Kill the primary; returns when a replica has been promoted."""
         primary = self.primary
         primary.kill()
+        self.wait_promoted(primary)
+
+    def wait_promoted(self, old: RedisServer) -> None:
+        """Return when the sentinels name another primary than the old one, and it takes writes."""
         wait_until(
-            lambda: self._primary_port() != primary.port and self._replication(self.primary)["role"] == "master",
+            lambda: self._primary_port() != old.port and self._replication(self.primary)["role"] == "master",
             _SETTLE_TIMEOUT,
             "no replica was promoted",
         )
