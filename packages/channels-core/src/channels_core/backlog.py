@@ -130,9 +130,18 @@ class Backlog:
         return self._ended
 
     @property
+    def is_idle(self) -> bool:
+        """Whether the consumer waits for something to take."""
+        return self._waiter is not None
+
+    def has_room(self, count: int) -> bool:
+        """Tell whether so many more live events fit."""
+        return self._max is None or len(self._live) - self._marks + count <= self._max
+
+    @property
     def is_full(self) -> bool:
         """Whether the next event would overflow."""
-        return self._max is not None and len(self._live) - self._marks >= self._max
+        return not self.has_room(1)
 
     def push(self, event: Event) -> None:
         """Add a live event, or do what the strategy says when there is no room."""
@@ -156,6 +165,17 @@ class Backlog:
         self._live.append(mark)
         self._marks += 1
         self._wake()
+
+    def feed(self, items: Iterable[Item]) -> int:
+        """Add events and gaps whether they fit or not; returns how many events there were."""
+        count = 0
+        for item in items:
+            if isinstance(item, Event):
+                self._append(item)
+                count += 1
+            else:
+                self.push_gap(item)
+        return count
 
     def push_front(self, items: Iterable[Item]) -> None:
         """Put history in front of everything, oldest first.

@@ -1,0 +1,141 @@
+"""What a plugin knows of one channel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from channels_core.backlog import Backlog
+from channels_core.events import Event, Gap, Position
+
+MAX_HELD: Final = 10_000
+"""Live events held while a channel is opened or repaired; past that the oldest are read again from history."""
+
+
+class Sink(Protocol):
+    """Where live events of a channel go."""
+
+    def push(self, event: Event, /) -> None: ...
+
+    def push_gap(self, gap: Gap, /) -> None: ...
+
+
+class Hold:
+    """Keeps the live events of one channel back from one stream, while its history is read.
+
+    Args:
+        limit: The most events kept, ``None`` for no limit.
+
+    Attributes:
+        cut: The channel's head when the hold began: everything above it is held.
+        overflowed: More came than fits; what is held is worthless, and history must be read on from ``cut``.
+    """
+
+    __slots__ = ("_limit", "cut", "items", "overflowed")
+
+    def __init__(self, cut: Position, limit: int | None) -> None:
+        self.cut: Final = cut
+        self.items: Final[list[Event | Gap]] = []
+        self.overflowed = False
+        self._limit: Final = limit
+
+    def push(self, event: Event) -> None:
+        """Keep an event."""
+        self.push_gap(event)
+
+    def push_gap(self, item: Event | Gap) -> None:
+        """Keep a gap."""
+        if self._limit is not None and len(self.items) >= self._limit:
+            self.overflowed = True
+        else:
+            self.items.append(item)
+
+
+class Channel:
+    """One channel of a plugin.
+
+    It is *opening* until it was confirmed for the first time, *open* while nothing is held, and *repairing* while
+    live events are held although it was confirmed.
+
+    Attributes:
+        head: Position of the last event that was fanned out; ``None`` until the first confirmation, and always where
+            no history is kept.
+        members: Streams that want the channel, and where their live events go: into the stream, into a hold while
+            history is read for it, nowhere (``None``) while it lags.
+        claims: Joins under way.
+        confirmed: Whether the broker confirmed the subscription in this session.
+        opened: Done when it is confirmed; holds the error when the broker refuses it.
+        held: Live events that wait for the end of opening or repairing, else ``None``.
+        repairing: The task that repairs it.
+        broken: Streams that were there when the connection broke, and have not been told yet.
+    """
+
+    __slots__ = ("_sinks", "broken", "claims", "confirmed", "head", "held", "members", "name", "opened", "repairing")
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
+        self.head: Position | None = None
+        self.members: Final[dict[Backlog, Sink | None]] = {}
+        self.claims = 0
+        self.confirmed = False
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.held: deque[Event] | None = deque(maxlen=MAX_HELD)
+        self.repairing: asyncio.Task[None] | None = None
+        self.broken: set[Backlog] | None = None
+        self._sinks: tuple[Callable[[Event], None], ...] | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody is in it or about to join."""
+        return bool(self.members) or self.claims > 0
+
+    @property
+    def sinks(self) -> tuple[Callable[[Event], None], ...]:
+        """Where a live event goes; a copy, so that a sink may leave while it is used."""
+        if self._sinks is None:
+            self._sinks = tuple(sink.push for sink in self.members.values() if sink is not None)
+        return self._sinks
+
+    def set_member(self, stream: Backlog, sink: Sink | None) -> None:
+        """Let a stream's live events go to ``sink``, or nowhere while it lags."""
+        self.members[stream] = sink
+        self._sinks = None
+
+    def remove_member(self, stream: Backlog) -> None:
+        """Forget a stream."""
+        self.members.pop(stream, None)
+        self._sinks = None
+        if self.broken is not None:
+            self.broken.discard(stream)
+
+    def hold(self) -> deque[Event]:
+        """Begin to hold live events, with none held."""
+        self.held = deque(maxlen=MAX_HELD)
+        return self.held
+
+    def disconnect(self, *, keeps_history: bool) -> None:
+        """Forget the broker's confirmation; what comes from now on is held until there is a new one."""
+        if self.repairing is not None:
+            self.repairing.cancel()
+            self.repairing = None
+        if self.confirmed and not keeps_history:
+            self.broken = (self.broken or set()) | set(self.members)
+        self.confirmed = False
+        if self.opened.done():
+            self.opened = asyncio.get_running_loop().create_future()
+        self.hold()
+
+    def confirm(self) -> None:
+        """Let the joins in."""
+        self.confirmed = True
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+    def refuse(self, error: BaseException) -> None:
+        """Fail the joins that wait."""
+        if not self.opened.done():
+            self.opened.set_exception(error)
+            self.opened.exception()
+            # marks it as seen: there may be nobody left who waits

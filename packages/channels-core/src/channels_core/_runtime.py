@@ -1,0 +1,172 @@
+"""One run of a plugin, from start to stop: the parts, their tasks and the subscribers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from channels_core._joining import Joiner, Start
+from channels_core._link import GRACE, Link
+from channels_core._logging import RateLimitedLogger
+from channels_core._settings import Settings
+from channels_core.backend import ChannelsBackend
+from channels_core.backlog import Backlog
+from channels_core.events import Event, Gap, Position
+from channels_core.exceptions import BackendConnectionError, ChannelsException
+from channels_core.publisher import Publisher
+from channels_core.router import Router
+from channels_core.stats import Counters
+from channels_core.subscriber import Subscriber
+from channels_core.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from channels_core.plugin import ChannelsPlugin
+
+
+class Runtime:
+    """Everything that lives between start and stop; made in the event loop that runs it."""
+
+    def __init__(
+        self, backend: ChannelsBackend, settings: Settings, counters: Counters, log: RateLimitedLogger
+    ) -> None:
+        self._settings: Final = settings
+        self._counters: Final = counters
+        self._log: Final = log
+        self.link: Final = Link(backend, settings.call_timeout)
+        self.router: Final = Router(self.link, counters, log, settings.max_backlog)
+        self._joiner: Final = Joiner(self.router, self.link, counters, log)
+        self.publisher: Final = Publisher(
+            self.link, counters, log, max_pending=settings.max_pending, on_error=settings.on_publish_error
+        )
+        self.supervisor: Final = Supervisor(
+            self.link,
+            self.router,
+            counters,
+            log,
+            probe_interval=settings.probe_interval,
+            probe_timeout=settings.probe_timeout,
+        )
+        self.subscribers: Final[dict[Subscriber, None]] = {}
+        self.is_stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Return when the first session is up.
+
+        Raises:
+            BackendConnectionError: The broker is away longer than ``startup_timeout``.
+            BackendError: It refuses.
+        """
+        supervising = asyncio.create_task(
+            self.supervisor.run(self._settings.startup_timeout), name="channels: supervisor"
+        )
+        self._tasks = [supervising, asyncio.create_task(self.publisher.run(), name="channels: publisher")]
+        started = asyncio.ensure_future(self.supervisor.wait_started())
+        try:
+            await asyncio.wait((supervising, started), return_when=asyncio.FIRST_COMPLETED)
+            if supervising.done():
+                supervising.result()
+        except BaseException:
+            await self.stop()
+            raise
+        finally:
+            started.cancel()
+
+    async def drain(self) -> None:
+        """Publish what is queued, for at most ``shutdown_timeout``."""
+        self.is_stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.shutdown_timeout):
+                await self.publisher.drain()
+
+    async def stop(self) -> int:
+        """End all streams and tasks, in bounded time; returns how many queued events were given up."""
+        self.publisher.close()
+        for subscriber in tuple(self.subscribers):
+            subscriber._backlog.end()
+        self.subscribers.clear()
+        self.link.end()
+        await self.router.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks, timeout=self._settings.call_timeout + 2 * GRACE)
+        return self.publisher.abandon()
+
+    def new_subscriber(self, plugin: ChannelsPlugin, *, keep_open: bool) -> Subscriber:
+        """Make a subscriber without channels."""
+        settings = self._settings
+        backlog = Backlog(settings.max_backlog, settings.backlog_strategy, self._counters, self._log)
+        subscriber = settings.subscriber_class(plugin, backlog, keep_open=keep_open)
+        backlog.on_lag = lambda channel, last: self._joiner.lag(backlog, channel, last)
+        backlog.on_hungry = lambda: self._joiner.feed(backlog)
+        backlog.on_overflow = lambda: self.release(subscriber, discard=False)
+        return subscriber
+
+    async def join(self, subscriber: Subscriber, starts: Mapping[str, Start], disconnected: Collection[str]) -> None:
+        """Subscribe to channels that the subscriber does not have yet.
+
+        Args:
+            subscriber: Whose stream gets them.
+            starts: Where it begins in each.
+            disconnected: Channels whose resume is not possible: a gap stands in front of them.
+        """
+        async with subscriber._join_lock():
+            new = {name: start for name, start in starts.items() if name not in subscriber._seen}
+            begins = await self._within_deadline(subscriber, new)
+            for name in disconnected:
+                if name in new:
+                    subscriber._backlog.push_gap(Gap(name, "disconnected"))
+            subscriber._begin(begins)
+            if subscriber._seen or subscriber._keep_open:
+                self.subscribers[subscriber] = None
+            else:
+                subscriber._backlog.end()
+
+    async def _within_deadline(self, subscriber: Subscriber, starts: Mapping[str, Start]) -> dict[str, Position]:
+        timeout = self._settings.publish_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._joiner.join(subscriber._backlog, starts)
+        except TimeoutError:
+            raise BackendConnectionError(
+                f"the broker did not confirm the subscription within {timeout} s"
+            ) from self.link.last_error
+
+    async def put_history(self, subscriber: Subscriber, channels: Collection[str], limit: int | None) -> None:
+        """Put history in front of a stream of which nothing was consumed yet."""
+        starts = {channel: subscriber._not_consumed(channel) for channel in channels}
+        fronts = await self._joiner.read_before(starts, limit)
+        if any(subscriber._not_consumed(channel) != start for channel, start in starts.items()):
+            raise ChannelsException("history was put in front of this stream by somebody else meanwhile")
+        for channel, (begin, _) in zip(channels, fronts, strict=True):
+            subscriber._seen[channel] = begin
+        self._joiner.put_front(subscriber._backlog, [item for _, items in fronts for item in items])
+
+    async def read_history(self, channel: str, limit: int | None) -> list[Event]:
+        """Read the newest events of a channel, oldest first."""
+        timeout = self._settings.publish_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                return list((await self.link.read(channel, limit)).events)
+        except TimeoutError:
+            raise BackendConnectionError(f"no history within {timeout} s") from self.link.last_error
+
+    def leave(self, subscriber: Subscriber, channels: Collection[str]) -> None:
+        """Take a subscriber out of channels and discard what waits of them."""
+        self._joiner.leave(subscriber._backlog, channels)
+        subscriber._forget(channels)
+        subscriber._backlog.discard(frozenset(channels))
+        if not subscriber._seen and not subscriber._keep_open:
+            self.release(subscriber, discard=True)
+
+    def release(self, subscriber: Subscriber, *, discard: bool) -> None:
+        """Take a subscriber out of everything and end its stream."""
+        channels = subscriber.channels
+        self._joiner.leave(subscriber._backlog, channels)
+        if discard:
+            subscriber._forget(channels)
+            subscriber._backlog.take_all()
+        subscriber._backlog.end()
+        self.subscribers.pop(subscriber, None)
