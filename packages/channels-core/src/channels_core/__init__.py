@@ -3,7 +3,6 @@
 from channels_core.backend import ChannelsBackend, History, Publication
 from channels_core.events import Cursor, Event, Gap, Position
 from channels_core.exceptions import ChannelsException
-from channels_core.memory import MemoryChannelsBackend
 from channels_core.plugin import ChannelsPlugin
 from channels_core.registry import create_backend
 from channels_core.stats import Health, Stats
@@ -18,7 +17,6 @@ __all__ = (
     "Gap",
     "Health",
     "History",
-    "MemoryChannelsBackend",
     "Position",
     "Publication",
     "Stats",
