@@ -1,0 +1,193 @@
+"""What both backends do alike: lifecycle, subscriptions and the stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Final
+
+from channels_core.backend import ChannelsBackend
+from channels_core.events import Event
+from channels_core.exceptions import BackendConnectionError, BackendError, ChannelsException
+from channels_redis._errors import Redirect
+from channels_redis._names import checked_prefix
+from channels_redis._node import Node
+from channels_redis._receiver import PLAIN, SHARDED, Inbox, ReceivingWire
+from channels_redis._settings import AnySettings, ClusterSettings
+from channels_redis._topology import Cluster, Topology, make_topology
+from channels_redis._wire import Wire, pack
+
+__all__ = ("RedisBackend", "raise_refusal", "split_outcomes")
+
+MAX_NAMES: Final = 5_000
+"""Names in one SUBSCRIBE: the server does nothing else while it reads one command."""
+
+
+class Session:
+    """Everything that lives from one start to the next stop."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology: Final = topology
+        self.inbox: Final = Inbox()
+        self.names: Final[dict[bytes, str]] = {}
+        self.receivers: Final[dict[Node, ReceivingWire]] = {}
+
+    async def close(self) -> None:
+        """Drop all connections, and wait until the sockets are closed."""
+        self.inbox.fail(BackendConnectionError("the backend was stopped"))
+        self.topology.close()
+        for wire in self.receivers.values():
+            wire.abort("the backend was stopped")
+        await self.topology.wait_closed()
+        for wire in self.receivers.values():
+            await wire.wait_closed()
+
+
+class RedisBackend(ChannelsBackend):
+    """Base of both backends."""
+
+    max_payload = 16 * 1024 * 1024
+    """Redis drops every subscriber whose output buffer passes 32 MB (client-output-buffer-limit pubsub); half of that
+    leaves a subscriber that is behind some room."""
+
+    def __init__(self, settings: AnySettings, key_prefix: str) -> None:
+        self._settings: Final = settings
+        self._prefix: Final = checked_prefix(key_prefix)
+        self._dialect: Final = SHARDED if isinstance(settings, ClusterSettings) else PLAIN
+        self._session: Session | None = None
+        self._probes: tuple[str, ...] = ()
+
+    @property
+    def key_prefix(self) -> str:
+        """What every name on the server begins with."""
+        return self._prefix
+
+    async def on_startup(self) -> None:
+        await self.on_shutdown()
+        session = Session(make_topology(self._settings, self._greet))
+        try:
+            await session.topology.find()
+            # The command connections first: their greeting is what explains a refusal.
+            await asyncio.gather(*(node.publishing.wire() for node in session.topology.nodes))
+            await asyncio.gather(*(self._open_receiver(session, node) for node in session.topology.nodes))
+        except BaseException:
+            await session.close()
+            raise
+        self._session = session
+        self._probes = tuple(self._name_probes(session.topology))
+
+    async def on_shutdown(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def stream_events(self) -> AsyncIterator[Event]:
+        async for event in self._started().inbox.stream():
+            yield event
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        session = self._started()
+        wanted = {self._live_name(channel): channel for channel in channels}
+        session.names.update(wanted)
+        try:
+            await self._confirm(session, self._dialect.subscribe, wanted)
+        except ChannelsException:
+            for name in wanted:
+                session.names.pop(name, None)
+            raise
+
+    async def unsubscribe(self, channels: Sequence[str]) -> None:
+        session = self._started()
+        names = {self._live_name(channel) for channel in channels}
+        await self._confirm(session, self._dialect.unsubscribe, names)
+        for name in names:
+            session.names.pop(name, None)
+
+    def probe_channels(self) -> Sequence[str]:
+        return self._probes
+
+    @abstractmethod
+    def _live_name(self, channel: str) -> bytes:
+        """Return the Redis channel that carries the live events of a channel."""
+
+    @abstractmethod
+    def _read_event(self, channel: str, payload: bytes) -> Event | None:
+        """Return the event that a payload stands for, ``None`` for none of ours."""
+
+    async def _greet(self, wire: Wire) -> None:
+        """Say on a new command connection what has to be said first."""
+        raise_refusal(await wire.call(pack(b"PING"), 1))
+
+    def _started(self) -> Session:
+        if self._session is None:
+            raise BackendConnectionError(f"{type(self).__name__} is not started; await on_startup() first")
+        return self._session
+
+    def _topology(self) -> Topology:
+        return self._started().topology
+
+    async def _open_receiver(self, session: Session, node: Node) -> None:
+        def make(address: str, connection: Any) -> ReceivingWire:
+            return ReceivingWire(
+                address,
+                connection,
+                inbox=session.inbox,
+                dialect=self._dialect,
+                names=session.names,
+                read_event=self._read_event,
+            )
+
+        session.receivers[node] = await node.open(make)
+
+    async def _confirm(self, session: Session, command: bytes, names: Iterable[bytes]) -> None:
+        groups: defaultdict[Node, list[bytes]] = defaultdict(list)
+        for name in names:
+            groups[session.topology.node_of(name)].append(name)
+        await asyncio.gather(*(self._confirm_at(session, node, command, group) for node, group in groups.items()))
+
+    async def _confirm_at(self, session: Session, node: Node, command: bytes, names: Sequence[bytes]) -> None:
+        wire = session.receivers.get(node)
+        if wire is None:
+            raise BackendConnectionError("the cluster has a node that was not there at the start")
+        try:
+            if isinstance(session.topology, Cluster):
+                raise_refusal(await wire.call(b"".join([pack(command, name) for name in names]), len(names)))
+            else:
+                for start in range(0, len(names), MAX_NAMES):
+                    part = names[start : start + MAX_NAMES]
+                    raise_refusal(await wire.call(pack(command, *part), len(part), error_ends=True))
+        except asyncio.CancelledError:
+            # What the server made of it is unknown; only a new connection has a known set of subscriptions.
+            wire.abort("a subscription was cancelled")
+            raise
+
+    def _name_probes(self, topology: Topology) -> Iterable[str]:
+        if not isinstance(topology, Cluster):
+            return
+        token = secrets.token_hex(8)
+        for number, node in enumerate(topology.nodes):
+            names = (f"probe-{token}-{number}-{attempt}" for attempt in range(1_000_000))
+            yield next(name for name in names if topology.serves(self._live_name(name), node))
+
+
+def split_outcomes(counts: Sequence[int], replies: Sequence[object]) -> list[BackendError | None]:
+    """Return for each publication, which got so many of the replies, why it was refused if it was."""
+    if not any(isinstance(reply, BackendError) for reply in replies):
+        return [None] * len(counts)
+    rest = iter(replies)
+    return [
+        next((reply for reply in [next(rest) for _ in range(count)] if isinstance(reply, BackendError)), None)
+        for count in counts
+    ]
+
+
+def raise_refusal(replies: Iterable[object]) -> None:
+    """Raise the first error among replies."""
+    for reply in replies:
+        if isinstance(reply, Redirect):
+            raise BackendConnectionError(f"redis redirected a subscription: {reply}")
+        if isinstance(reply, (BackendConnectionError, BackendError)):
+            raise reply

@@ -1,0 +1,110 @@
+"""Publications on their way to the publish script: neighbours on one channel travel in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from channels_core.backend import Publication
+from channels_redis._names import encode_name, stream_tag
+from channels_redis._scripts import PUBLISH
+from channels_redis._wire import pack_words
+
+__all__ = ("ChannelKeys", "Run", "group_runs", "make_keys", "pack_runs")
+
+MAX_RUN: Final = 200
+"""Events in one script call: the server does nothing else while a script runs."""
+
+FIXED_WORDS: Final = 14
+"""Words of a call besides keys, numbers and payloads: the command, its name, a count, and eleven arguments."""
+
+
+class ChannelKeys(NamedTuple):
+    """The names of one channel on the server."""
+
+    record: bytes
+    stream: bytes
+    live: bytes
+    lane_prefix: bytes
+    packed_keys: bytes
+    packed_live: bytes
+
+
+def make_keys(prefix: str, channel: str, database: int) -> ChannelKeys:
+    """Name everything that one channel has; all of it in one hash slot."""
+    tag = stream_tag(prefix, channel)
+    record, stream = tag + b":meta", tag + b":stream"
+    # Redis Pub/Sub knows no databases, but the history that live events belong to does.
+    live = tag + (b"@%d" % database if database else b"")
+    return ChannelKeys(record, stream, live, tag + b":lane:", pack_words(record, stream), pack_words(live))
+
+
+class Run:
+    """Events of one channel and lane, one behind the other."""
+
+    __slots__ = ("count", "keys", "lane", "last", "packed")
+
+    def __init__(self, keys: ChannelKeys, lane: str | None) -> None:
+        self.keys: Final = keys
+        self.lane: Final = lane
+        self.packed: Final[list[bytes]] = []
+        self.count = 0
+        self.last = 0
+
+    def add(self, number: int, data: bytes) -> None:
+        """Append an event; numbers ascend."""
+        digits = b"%d" % number
+        self.packed.append(b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(digits), digits, len(data), data))
+        self.count += 1
+        self.last = number
+
+
+def group_runs(batch: Iterable[Publication], keys_of: Callable[[str], ChannelKeys]) -> tuple[list[Run], list[int]]:
+    """Return the runs, and for each channel of each publication, in order, the index of its run."""
+    runs: list[Run] = []
+    indices: list[int] = []
+    open_run, open_channel = Run(keys_of(""), None), None
+    for publication in batch:
+        lane, number = publication.key or (None, 0)
+        for channel in publication.channels:
+            if channel != open_channel or lane != open_run.lane or open_run.count >= MAX_RUN:
+                open_run, open_channel = Run(keys_of(channel), lane), channel
+                runs.append(open_run)
+            open_run.add(number, publication.data)
+            indices.append(len(runs) - 1)
+    return runs, indices
+
+
+def pack_runs(runs: Sequence[Run], fixed: bytes, fresh_epoch: Callable[[], bytes]) -> bytes:
+    """Pack calls of the publish script.
+
+    Each call names the number before its own that this batch brings to the same channel and lane: the script stores
+    nothing when that one is not there, so that a call that failed alone is never overtaken by the next one.
+
+    Args:
+        runs: In order.
+        fixed: The packed arguments that are the same for all calls on one connection.
+        fresh_epoch: Gives an epoch that nobody used before.
+    """
+    packed: list[bytes] = []
+    previous: dict[bytes, int] = {}
+    for run in runs:
+        keys, lane_key, before = run.keys, b"", 0
+        if run.lane is not None:
+            name = keys.lane_prefix + encode_name(run.lane)
+            before, previous[name] = previous.get(name, 0), run.last
+            lane_key = b"$%d\r\n%b\r\n" % (len(name), name)
+        key_count = 3 if lane_key else 2
+        packed += (
+            b"*%d\r\n%b$1\r\n%d\r\n" % (FIXED_WORDS + key_count + 2 * run.count, _CALL, key_count),
+            keys.packed_keys,
+            lane_key,
+            fixed,
+            keys.packed_live,
+            pack_words(fresh_epoch(), b"%d" % before),
+            *run.packed,
+        )
+    return b"".join(packed)
+
+
+_CALL: Final = pack_words(b"EVALSHA", PUBLISH.sha)
