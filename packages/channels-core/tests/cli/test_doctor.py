@@ -41,7 +41,7 @@ def test_healthy_broker(invoke: Invoke, url: str, note: str) -> None:
     """A healthy broker passes every step, with timings."""
     result = invoke("doctor", url)
     assert result.exit_code == 0, result.output
-    names = ["backend", "connect", "subscribe", "publish", "receive", "history"]
+    names = ["backend", "connect", "subscribe", "publish", "receive", "history", "disconnect"]
     assert steps_of(result) == [["ok", name] for name in names]
     assert result.output.count(" ms") == len(names)
     assert note in result.output
@@ -115,6 +115,13 @@ def test_history_that_forgets(invoke: Invoke, install: Installer) -> None:
     assert result.exit_code == 1
     assert steps_of(result)[-1] == ["FAIL", "history"]
     assert "is not in the history" in result.output
+
+
+def test_broken_disconnect(invoke: Invoke, install: Installer) -> None:
+    """A backend that fails while it disconnects never gets a traceback on the screen."""
+    install_sick(install, "doctor-stuck", "async def on_shutdown(self): raise BackendError('stuck')")
+    result = invoke("doctor", "doctor-stuck://")
+    assert steps_of(result)[-1][1] == "disconnect"
 
 
 async def items(*given: Event | Gap) -> AsyncIterator[Event | Gap]:

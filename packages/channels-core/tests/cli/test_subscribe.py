@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import pytest
 from click.testing import Result
 
-from channels_core import ChannelsPlugin
 from channels_core.backend import ChannelsBackend
 from channels_core.cli import _subscribe
 from channels_core.cli._subscribe import follow, line_of, printable
-from channels_core.events import Cursor, Event, Gap, Position
+from channels_core.events import ORIGIN, Cursor, Event, Gap, Position
+from channels_core.plugin import ChannelsPlugin
 from channels_core.registry import create_backend
 
 Invoke = Callable[..., Result]
@@ -81,7 +81,8 @@ def test_errors_are_one_line(invoke: Invoke, arguments: Sequence[str], message: 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_cleanly(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end the command with exit code 0, and with the token."""
-    broker = broker_with("memory://cli-signal?history=10", "news", [b"one"])
+    url = f"memory://cli-signal-{number.name}"
+    broker = broker_with(f"{url}?history=10", "news", [b"one"])
     original = line_of
 
     def interrupted(item: Event | Gap) -> str:
@@ -89,7 +90,7 @@ def test_signals_end_it_cleanly(invoke: Invoke, monkeypatch: pytest.MonkeyPatch,
         return original(item)
 
     monkeypatch.setattr(_subscribe, "line_of", interrupted)
-    result = invoke("subscribe", "memory://cli-signal", "news", "--history", "1")
+    result = invoke("subscribe", url, "news", "--history", "1")
     assert result.exit_code == 0
     assert "Aborted" not in result.stderr
     assert Cursor.parse(token_in(result.stderr))["news"].offset == 1
@@ -105,11 +106,11 @@ def test_ctrl_c_on_the_real_command() -> None:
         os.kill(process.pid, signal.SIGINT)
         _, rest = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert Cursor.parse(token_in(rest)) == {"news": Position("", 0)}
+    assert Cursor.parse(token_in(rest)) == {"news": ORIGIN}
 
 
 async def test_live_events_until_cancelled(capsys: pytest.CaptureFixture[str]) -> None:
-    """Live events are shown as they come; without history there is no position and no token."""
+    """Live events are shown as they come; without history there is no position, and the token holds no offset."""
     async with ChannelsPlugin("memory://cli-live", arbitrary_channels_allowed=True) as plugin:
         task = asyncio.create_task(follow("memory://cli-live", ["news"]))
         output = ""
@@ -120,7 +121,7 @@ async def test_live_events_until_cancelled(capsys: pytest.CaptureFixture[str]) -
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert capsys.readouterr().err.endswith("no position to resume from\n")
+    assert Cursor.parse(token_in(capsys.readouterr().err)) == {"news": ORIGIN}
 
 
 @pytest.mark.parametrize(

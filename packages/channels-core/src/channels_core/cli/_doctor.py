@@ -89,16 +89,16 @@ async def examine(url: str) -> None:
         await plugin.__aenter__()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_exit(plugin)
-        await _round_trip(examination, plugin, backend, stack)
+        await _round_trip(examination, plugin, backend)
+        with examination.step("disconnect"):
+            await stack.aclose()
 
 
-async def _round_trip(
-    examination: Examination, plugin: ChannelsPlugin, backend: ChannelsBackend, stack: contextlib.AsyncExitStack
-) -> None:
+async def _round_trip(examination: Examination, plugin: ChannelsPlugin, backend: ChannelsBackend) -> None:
     # Every byte value, because text-only paths are a common fault.
     payload = uuid.uuid4().bytes + bytes(range(256))
     with examination.step("subscribe"):
-        subscriber = await stack.enter_async_context(plugin.start_subscription([CHANNEL]))
+        subscriber = await plugin.subscribe([CHANNEL])
     with examination.step("publish"):
         await plugin.wait_published(payload, [CHANNEL])
     with examination.step("receive"):

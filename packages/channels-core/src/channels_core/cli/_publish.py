@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import click
 
 from channels_core.cli._run import run
@@ -15,7 +17,7 @@ def publish(url: str, channel: str, data: str) -> None:
 
     DATA is sent as it stands, encoded as UTF-8; "-" sends all bytes of the standard input.
     """
-    payload = click.get_binary_stream("stdin").read() if data == "-" else data.encode()
+    payload = sys.stdin.buffer.read() if data == "-" else data.encode()
     run(_publish(url, channel, payload))
     click.echo(f"published {len(payload)} bytes to {channel!r}")
 

@@ -47,7 +47,7 @@ async def follow(
         try:
             await _print_items(subscriber, count)
         finally:
-            _print_cursor(str(subscriber.cursor) if subscriber.cursor else "")
+            click.echo(f"resume with --after {subscriber.cursor}", err=True)
 
 
 async def _print_items(items: AsyncIterator[Event | Gap], count: int | None) -> None:
@@ -57,10 +57,6 @@ async def _print_items(items: AsyncIterator[Event | Gap], count: int | None) -> 
         seen += isinstance(item, Event)
         if seen == count:
             return
-
-
-def _print_cursor(token: str) -> None:
-    click.echo(f"resume with --after {token}" if token else "no position to resume from", err=True)
 
 
 def line_of(item: Event | Gap) -> str:
@@ -80,7 +76,7 @@ def printable(text: str) -> str:
 
 def _cancel_on_terminate() -> None:
     task = asyncio.current_task()
-    if task is not None:
-        # Where there are no such signals (Windows), ending the process is all that is left.
-        with contextlib.suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    assert task is not None, "only called from a coroutine"
+    # Where there are no such signals (Windows), ending the process is all that is left.
+    with contextlib.suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
