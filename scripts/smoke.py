@@ -19,6 +19,9 @@ import websockets
 DEADLINE: Final = 30.0
 """Seconds for the whole run: generous, because a cold machine imports slowly."""
 
+RETRY: Final = 0.05
+"""Seconds between two looks at a server that is starting."""
+
 MESSAGE: Final = '{"text": "hello from the smoke run"}'
 
 
@@ -31,12 +34,12 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def serving(url: str, port: int) -> AsyncIterator[None]:
+async def serving(url: str, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run the server as a person would, and stop it with SIGTERM."""
     command = ("-m", "channels_core.cli", "serve", url, "--host", "127.0.0.1", "--port", str(port))
     process = await asyncio.create_subprocess_exec(sys.executable, *command)
     try:
-        yield
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
@@ -45,13 +48,15 @@ async def serving(url: str, port: int) -> AsyncIterator[None]:
         raise SystemExit(f"the server ended with status {status}")
 
 
-async def healthy(client: httpx.AsyncClient) -> None:
-    """Wait until the server says that it is well."""
-    while True:
+async def healthy(client: httpx.AsyncClient, process: asyncio.subprocess.Process) -> None:
+    """Wait until the server says that it is well, or has ended."""
+    while process.returncode is None:
         with contextlib.suppress(httpx.TransportError):
             if (await client.get("/health")).status_code == httpx.codes.OK:
                 return
-        await asyncio.sleep(0.05)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), RETRY)
+    raise SystemExit("the server ended before it was well")
 
 
 async def smoke(url: str) -> None:
@@ -59,10 +64,10 @@ async def smoke(url: str) -> None:
     port = free_port()
     async with (
         asyncio.timeout(DEADLINE),
-        serving(url, port),
+        serving(url, port) as process,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
     ):
-        await healthy(client)
+        await healthy(client, process)
         async with websockets.connect(f"ws://127.0.0.1:{port}/ws/chat", proxy=None) as socket_:
             (await client.post("/publish/chat", content=MESSAGE)).raise_for_status()
             received = await socket_.recv()
