@@ -143,6 +143,7 @@ def test_passwords_are_masked(url: str, shown: str) -> None:
         ("test://h/0?history=1", "test://h/0"),
         ("test://h/0?history=1&client=%20+&max_age=none", "test://h/0?client=%20+"),
         ("test://h/0?his%74ory=1&a=b", "test://h/0?a=b"),
+        ("test://h/0?a=b&history=1&c=d", "test://h/0?a=b&c=d"),
         ("test://h/0?history=1#end", "test://h/0#end"),
         ("test://h/0?a=b#history=1", "test://h/0?a=b#history=1"),
         ("test://h1:1,h2:2/0?a=history", "test://h1:1,h2:2/0?a=history"),
