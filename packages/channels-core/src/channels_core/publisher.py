@@ -230,10 +230,14 @@ class Publisher:
             ) from self._link.last_error
 
     async def run(self) -> None:
-        """Publish what is queued, for ever."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._background.run(), name="channels: publish")
-            group.create_task(self._awaited.run(), name="channels: wait_published")
+        """Publish what is queued, until the link ends."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._background.run(), name="channels: publish")
+                group.create_task(self._awaited.run(), name="channels: wait_published")
+        except* NotStarted:
+            # A lane that waited for the broker when the plugin stopped; nobody else retrieves it.
+            pass
 
     async def drain(self) -> None:
         """Refuse new events, and return when none waits any more."""
