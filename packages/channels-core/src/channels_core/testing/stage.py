@@ -41,6 +41,7 @@ class Instance:
         """Start up and begin to read, in the order that the contract gives."""
         await self._within(self.backend.on_startup(), "on_startup")
         self.failure = None
+        self._arrived = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
         await turns()
 

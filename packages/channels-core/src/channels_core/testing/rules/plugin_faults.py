@@ -229,11 +229,11 @@ async def _through(stage: Stage, wrapper: type[_Unlucky]) -> None:
     unlucky = wrapper(stage.subject.make_backend())
     plugin = ChannelsPlugin(unlucky, arbitrary_channels_allowed=True)
     receiving = make_plugin(stage) if stage.several else plugin
-    async with plugin, nullcontext() if receiving is plugin else receiving:
-        async with receiving.subscribe(channel) as subscriber:
-            await _publish_unluckily(plugin, unlucky, channel)
-            items = await items_until(stage, subscriber, b"end")
-            stored = [event.data for event in await plugin.get_history(channel)]
+    started = nullcontext() if receiving is plugin else receiving
+    async with plugin, started, receiving.subscribe(channel) as subscriber:
+        await _publish_unluckily(plugin, unlucky, channel)
+        items = await items_until(stage, subscriber, b"end")
+        stored = [event.data for event in await plugin.get_history(channel)]
     expected = [*_TWELVE, b"end"]
     seen = [item.data if isinstance(item, Event) else item for item in items]
     check(seen == expected, f"with {wrapper.__doc__} came {seen}")

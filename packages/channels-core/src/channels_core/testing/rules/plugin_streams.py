@@ -19,7 +19,7 @@ from channels_core.testing.stage import Stage
 
 JOINS: Final = 20
 
-SHUTDOWN_TIMEOUT: Final = 1.0
+SHUTDOWN_TIMEOUT: Final = 0.5
 """Seconds that a stopping plugin waits for its queue; short, because some rules let it run out."""
 
 
