@@ -70,7 +70,7 @@ def cases() -> Iterator[Case]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("case", cases(), ids=str)
+@pytest.mark.parametrize("case", list(cases()), ids=str)
 async def test_nothing_is_lost_silently(case: Case) -> None:
     """With history all events come once and in order; without, those of an outage lie inside one announced gap."""
     with ExitStack() as stack:

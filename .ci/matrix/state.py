@@ -1,0 +1,62 @@
+"""What has been run on which commit, kept between interrupted runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from matrix.machine import WORK
+
+__all__ = ("Outcome", "State")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a step went."""
+
+    section: str
+    step: str
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+    brokers: tuple[str, ...]
+    complaint: str
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it counts as proved."""
+        return not self.complaint
+
+
+class State:
+    """Outcomes of one commit, one file each, so that a resume runs only what is missing."""
+
+    def __init__(self, commit: str) -> None:
+        self.commit: Final = commit
+        self.folder: Final = WORK / commit
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, section: str, step: str, suffix: str) -> Path:
+        """Return where a file of a step belongs."""
+        return self.folder / f"{section}.{step.replace(' ', '-')}.{suffix}"
+
+    def get(self, section: str, step: str) -> Outcome | None:
+        """Return how a step went, or ``None`` when it has not been run."""
+        path = self.path(section, step, "json")
+        return _load(json.loads(path.read_text("utf-8"))) if path.exists() else None
+
+    def put(self, outcome: Outcome) -> None:
+        """Remember how a step went."""
+        self.path(outcome.section, outcome.step, "json").write_text(json.dumps(asdict(outcome)), "utf-8")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what the tests of all sections have recorded."""
+        files = sorted(self.folder.glob("*.results"))
+        return [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+
+
+def _load(fields: dict[str, Any]) -> Outcome:
+    return Outcome(**fields | {"brokers": tuple(fields["brokers"])})
