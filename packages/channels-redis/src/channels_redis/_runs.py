@@ -15,8 +15,8 @@ __all__ = ("ChannelKeys", "Run", "group_runs", "make_keys", "pack_runs")
 MAX_RUN: Final = 200
 """Events in one script call: the server does nothing else while a script runs."""
 
-FIXED_WORDS: Final = 14
-"""Words of a call besides keys, numbers and payloads: the command, its name, a count, and eleven arguments."""
+FIXED_WORDS: Final = 17
+"""Words of a call besides numbers and payloads: command, name of the script, count of keys, two keys, 12 arguments."""
 
 
 class ChannelKeys(NamedTuple):
@@ -25,7 +25,6 @@ class ChannelKeys(NamedTuple):
     record: bytes
     stream: bytes
     live: bytes
-    lane_prefix: bytes
     packed_keys: bytes
     packed_live: bytes
 
@@ -36,7 +35,7 @@ def make_keys(prefix: str, channel: str, database: int) -> ChannelKeys:
     record, stream = tag + b":meta", tag + b":stream"
     # Redis Pub/Sub knows no databases, but the history that live events belong to does.
     live = tag + (b"@%d" % database if database else b"")
-    return ChannelKeys(record, stream, live, tag + b":lane:", pack_words(record, stream), pack_words(live))
+    return ChannelKeys(record, stream, live, pack_words(record, stream), pack_words(live))
 
 
 class Run:
@@ -87,24 +86,26 @@ def pack_runs(runs: Sequence[Run], fixed: bytes, fresh_epoch: Callable[[], bytes
         fresh_epoch: Gives an epoch that nobody used before.
     """
     packed: list[bytes] = []
-    previous: dict[bytes, int] = {}
+    previous: dict[tuple[bytes, str], int] = {}
     for run in runs:
-        keys, lane_key, before = run.keys, b"", 0
+        lane, before = b"", 0
         if run.lane is not None:
-            name = keys.lane_prefix + encode_name(run.lane)
-            before, previous[name] = previous.get(name, 0), run.last
-            lane_key = b"$%d\r\n%b\r\n" % (len(name), name)
-        key_count = 3 if lane_key else 2
+            place = (run.keys.record, run.lane)
+            lane, before, previous[place] = _lane_field(run.lane), previous.get(place, 0), run.last
         packed += (
-            b"*%d\r\n%b$1\r\n%d\r\n" % (FIXED_WORDS + key_count + 2 * run.count, _CALL, key_count),
-            keys.packed_keys,
-            lane_key,
+            b"*%d\r\n" % (FIXED_WORDS + 2 * run.count),
+            _CALL,
+            run.keys.packed_keys,
             fixed,
-            keys.packed_live,
-            pack_words(fresh_epoch(), b"%d" % before),
+            run.keys.packed_live,
+            pack_words(fresh_epoch(), lane, b"%d" % before),
             *run.packed,
         )
     return b"".join(packed)
 
 
-_CALL: Final = pack_words(b"EVALSHA", PUBLISH.sha)
+def _lane_field(lane: str) -> bytes:
+    return b":" + encode_name(lane)
+
+
+_CALL: Final = pack_words(b"EVALSHA", PUBLISH.sha, b"2")

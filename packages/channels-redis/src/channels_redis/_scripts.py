@@ -1,8 +1,8 @@
 """The two scripts of the stream backend; each runs atomically, on keys of one hash slot.
 
-The record of a channel is a hash: ``e`` epoch, ``s`` newest offset, ``i`` incarnation of the server that wrote it last,
-``f`` first offset of the epoch. It outlives the stream. Numbers of lanes stand in keys of their own, so that they die
-by themselves.
+The record of a channel is a hash that outlives the stream: ``e`` epoch, ``s`` newest offset, ``i`` incarnation of the
+server when it was written last, ``f`` first offset of the epoch, ``x`` when its time to live was renewed, and for each
+lane, in a field that begins with a colon, the highest number and when it came.
 """
 
 from __future__ import annotations
@@ -28,29 +28,30 @@ BORDER: Final = 2
 """`PUBLISH` stored the events, in a new epoch because the incarnation differed."""
 
 PUBLISH: Final = Script("""\
--- KEYS: record, stream, lane's number (absent when nobody retries)
+-- KEYS: record, stream
 -- ARGV: 1 incarnation, 2 PUBLISH or SPUBLISH, 3 = or ~, 4 history, 5 max_age in ms or 0, 6 stream's ttl in ms,
---       7 record's ttl in ms, 8 lane's ttl in s, 9 live channel, 10 fresh epoch, 11 previous number,
---       then number and payload of each event
-local record, stream, lane = KEYS[1], KEYS[2], KEYS[3]
-local first = 12
-if lane then
-  local seen = tonumber(redis.call('GET', lane) or 0)
-  if seen < tonumber(ARGV[11]) then return 0 end
+--       7 record's ttl in ms, 8 lane's ttl in ms, 9 live channel, 10 fresh epoch, 11 lane's field or nothing,
+--       12 previous number, then number and payload of each event
+local record, stream, lane = KEYS[1], KEYS[2], ARGV[11]
+local known = redis.call('HMGET', record, 'e', 's', 'i', 'x', lane)
+local first = 13
+if lane ~= '' then
+  local seen = known[5] and tonumber(string.match(known[5], '^%d+')) or 0
+  if seen < tonumber(ARGV[12]) then return 0 end
   while ARGV[first] and tonumber(ARGV[first]) <= seen do first = first + 2 end
   if not ARGV[first] then return 1 end
 end
-local known = redis.call('HMGET', record, 'e', 's', 'i')
 local epoch, top, result = known[1], tonumber(known[2] or 0), 1
 local fresh = not epoch or known[3] ~= ARGV[1]
 if fresh then
   if epoch then result = 2 else redis.call('DEL', stream) end
   epoch = ARGV[10]
 end
-local start = top + 1
+local begin = top + 1
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local head, tail = '1:' .. epoch .. ':', ':' .. string.format('%.0f', now) .. '\\n'
+local clock = string.format('%.0f', now)
+local head, tail = '1:' .. epoch .. ':', ':' .. clock .. '\\n'
 for n = first, #ARGV, 2 do
   top = top + 1
   local offset = string.format('%.0f', top)
@@ -58,15 +59,32 @@ for n = first, #ARGV, 2 do
   redis.call('XADD', stream, 'MAXLEN', ARGV[3], ARGV[4], offset .. '-1', 'e', envelope)
   redis.call(ARGV[2], ARGV[9], envelope)
 end
-local newest = string.format('%.0f', top)
-if fresh then
-  redis.call('HSET', record, 'e', epoch, 's', newest, 'i', ARGV[1], 'f', string.format('%.0f', start))
-else
-  redis.call('HSET', record, 's', newest)
+local changes = {'s', string.format('%.0f', top)}
+if lane ~= '' then
+  changes[3], changes[4] = lane, ARGV[#ARGV - 1] .. '@' .. clock
 end
-if lane then redis.call('SET', lane, ARGV[#ARGV - 1], 'EX', ARGV[8]) end
-redis.call('PEXPIRE', record, ARGV[7])
-redis.call('PEXPIRE', stream, ARGV[6])
+if fresh then
+  for _, word in ipairs({'e', epoch, 'i', ARGV[1], 'f', string.format('%.0f', begin)}) do
+    changes[#changes + 1] = word
+  end
+end
+-- Time to live is renewed now and then, with that much to spare, not with every event.
+local spare = math.floor(math.min(ARGV[6], ARGV[8]) / 8)
+local renew = fresh or not known[4] or math.abs(now - known[4]) > spare
+if renew then
+  changes[#changes + 1] = 'x'
+  changes[#changes + 1] = clock
+end
+redis.call('HSET', record, unpack(changes))
+if renew then
+  redis.call('PEXPIRE', record, string.format('%.0f', math.max(ARGV[7], ARGV[8]) + spare))
+  redis.call('PEXPIRE', stream, string.format('%.0f', ARGV[6] + spare))
+  local fields = redis.call('HGETALL', record)
+  for n = 1, #fields, 2 do
+    local used = string.sub(fields[n], 1, 1) == ':' and string.match(fields[n + 1], '@(%d+)$')
+    if used and now - used > ARGV[8] + spare then redis.call('HDEL', record, fields[n]) end
+  end
+end
 if ARGV[5] ~= '0' then
   local oldest = now - ARGV[5]
   repeat

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Self
 
-from channels_core.backend import Key, Publication
+from channels_core.backend import Publication
 from channels_core.events import Event
 from channels_core.exceptions import BackendError
 from channels_core.urls import parse_options
-from channels_redis._base import RedisBackend, raise_refusal, split_outcomes
+from channels_redis._base import RedisBackend, split_outcomes
 from channels_redis._dispatch import Dispatcher
 from channels_redis._names import DEFAULT_PREFIX, pubsub_name
 from channels_redis._settings import AnyRedis, AnySettings, borrow
@@ -61,10 +61,7 @@ class RedisChannelsPubSubBackend(RedisBackend):
         options = parse_options(url, PubSubOptions, driver=DRIVER_PARAMETERS)
         return cls(redis=read_settings(url), key_prefix=options.key_prefix)
 
-    async def publish(self, data: bytes, channels: Sequence[str], *, key: Key | None = None) -> None:
-        raise_refusal(await self._send([(self._target(channel), data) for channel in channels]))
-
-    async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
+    async def _publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
         target = self._target
         replies = await self._send([(target(channel), each.data) for each in batch for channel in each.channels])
         return split_outcomes([len(each.channels) for each in batch], replies)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, Self
 
-from channels_core.backend import History, Key, Publication
+from channels_core.backend import History, Publication
 from channels_core.events import Event, Position
 from channels_core.exceptions import BackendError, ChannelsException, ImproperlyConfigured
 from channels_core.urls import parse_options
@@ -28,8 +28,8 @@ from channels_redis._wire import Reply, Wire, pack, pack_words
 
 __all__ = ("RedisChannelsStreamBackend",)
 
-LANE_TTL: Final = 15 * 60
-"""Seconds that the highest number of a lane is kept after its last event; the contract asks for 10 minutes."""
+LANE_TTL_MS: Final = 15 * 60 * 1000
+"""How long the highest number of a lane is kept after its last event; the contract asks for 10 minutes."""
 
 RECORD_TTL: Final = 30 * 24 * 3600.0
 """Seconds that a channel's record outlives its last event: as long as a client's cursor should keep its meaning."""
@@ -114,10 +114,7 @@ class RedisChannelsStreamBackend(RedisBackend):
         self._token = secrets.token_urlsafe(9)
         await super().on_startup()
 
-    async def publish(self, data: bytes, channels: Sequence[str], *, key: Key | None = None) -> None:
-        raise_refusal(await self.publish_batch((Publication(data, tuple(channels), key),)))
-
-    async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
+    async def _publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
         runs, indices = group_runs(batch, self._keys_of)
         replies = await self._send(runs) if runs else []
         return split_outcomes([len(each.channels) for each in batch], [replies[index] for index in indices])
@@ -187,7 +184,7 @@ class RedisChannelsStreamBackend(RedisBackend):
             b"%d" % self._max_age_ms,
             b"%d" % min(self._max_age_ms or self._record_ttl_ms, self._record_ttl_ms),
             b"%d" % self._record_ttl_ms,
-            b"%d" % LANE_TTL,
+            b"%d" % LANE_TTL_MS,
         )
 
     async def _relearn(self) -> None:
