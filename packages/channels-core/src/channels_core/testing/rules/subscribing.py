@@ -38,13 +38,13 @@ async def subscribe_returns_when_it_is_confirmed(stage: Stage) -> None:
     Troubleshooting: the request was sent, but its answer not awaited; the event overtakes the subscription.
     """
     publishing, receiving = await stage.pair()
+    await receiving.subscribe(end := stage.channel())
     expected: list[bytes] = []
     for number in range(ROUNDS):
         channel = stage.channel()
         await receiving.subscribe(channel)
         await publishing.publish(b"%d" % number, channel)
         expected.append(b"%d" % number)
-    await receiving.subscribe(end := stage.channel())
     await publishing.publish(b"end", end)
     seen = {event.data for event in await receiving.take_until(b"end")}
     lost = [data for data in expected if data not in seen]
