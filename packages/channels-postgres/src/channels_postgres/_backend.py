@@ -13,6 +13,7 @@ from channels_core.events import Event, Position
 from channels_core.exceptions import BackendConnectionError, BackendError, InvalidURL, MessageTooLarge, NotStarted
 from channels_core.urls import parse_options, without_options
 from channels_postgres._driver import Driver
+from channels_postgres._log import LogSession
 from channels_postgres._notify import NotifySession
 from channels_postgres._options import Options
 from channels_postgres._session import Session
@@ -55,7 +56,8 @@ class PostgresChannelsBackend(ChannelsBackend):
     async def on_startup(self) -> None:
         if self._session is not None:
             return
-        session: Session = NotifySession(self._driver, self._options)
+        kind = LogSession if self.keeps_history else NotifySession
+        session: Session = kind(self._driver, self._options)
         try:
             await session.open()
         except BackendError as exc:
