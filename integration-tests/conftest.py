@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
@@ -99,8 +100,14 @@ def wait_for_connections(broker: Broker, most: int) -> None:
 
 
 @pytest.fixture(autouse=True)
-async def tasks_come_back() -> AsyncIterator[None]:
-    """After each test, its event loop has no more tasks than before."""
+def tasks_come_back(request: pytest.FixtureRequest) -> None:
+    """After each test, its event loop has no more tasks than before; a test without one is left alone."""
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("tasks_of_the_loop")
+
+
+@pytest.fixture
+async def tasks_of_the_loop() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     left = asyncio.all_tasks() - before - {asyncio.current_task()}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from channels_core.testing import Proxy
@@ -16,6 +16,8 @@ from channels_harness.redis_cluster import RedisCluster
 from channels_harness.redis_sentinel import RedisSentinel
 from channels_harness.redis_server import RedisServer
 from channels_harness.server import Server
+from channels_harness.twoprocess import Pair
+from channels_harness.twoprocess.wire import QUEUED
 
 __all__ = ("FAULTS", "Fault", "Moments", "Target")
 
@@ -65,17 +67,24 @@ class Target:
         self._proxies.append(stack.enter_context(Proxy(*old.target, listen_port=old.port)))
 
 
-Fault = Callable[[Target, ExitStack], Awaitable[Moments]]
+Fault = Callable[[Target, Pair, ExitStack], Awaitable[Moments]]
 
 
-async def cut(target: Target, stack: ExitStack) -> Moments:
+async def cut(target: Target, pair: Pair, stack: ExitStack) -> Moments:
     """End all connections, from the server's side."""
     now = time.monotonic()
     assert await asyncio.to_thread(target.broker.admin.cut) > 0
     return Moments(now, now)
 
 
-async def restart(target: Target, stack: ExitStack) -> Moments:
+async def cut_publisher(target: Target, pair: Pair, stack: ExitStack) -> Moments:
+    """End the connections of the publishing process, from the server's side."""
+    now = time.monotonic()
+    assert await asyncio.to_thread(target.broker.admin.cut, pair.publisher.ports()) > 0
+    return Moments(now, now)
+
+
+async def restart(target: Target, pair: Pair, stack: ExitStack) -> Moments:
     """Kill the server and start it again with its data."""
     broken = time.monotonic()
     await asyncio.to_thread(target.server.kill)
@@ -84,7 +93,7 @@ async def restart(target: Target, stack: ExitStack) -> Moments:
     return Moments(broken, time.monotonic())
 
 
-async def stop(target: Target, stack: ExitStack) -> Moments:
+async def stop(target: Target, pair: Pair, stack: ExitStack) -> Moments:
     """Freeze the server; in a group, freeze one primary, which comes back after its replacement."""
     broken = time.monotonic()
     primary = await asyncio.to_thread(_primary, target.server)
@@ -98,14 +107,14 @@ async def stop(target: Target, stack: ExitStack) -> Moments:
     return Moments(broken, mended or time.monotonic())
 
 
-async def half_open(target: Target, stack: ExitStack) -> Moments:
+async def half_open(target: Target, pair: Pair, stack: ExitStack) -> Moments:
     """Swallow what is sent on the connections that there are, in both directions."""
     broken = time.monotonic()
     target.swallow(stack)
     return Moments(broken, broken + 2 * target.probe)
 
 
-async def fail_over(target: Target, stack: ExitStack) -> Moments:
+async def fail_over(target: Target, pair: Pair, stack: ExitStack) -> Moments:
     """Kill a primary and wait for its replacement."""
     broken = time.monotonic()
     primary = await asyncio.to_thread(_primary, target.server)
@@ -116,6 +125,7 @@ async def fail_over(target: Target, stack: ExitStack) -> Moments:
 
 FAULTS: Final[dict[str, Fault]] = {
     "cut": cut,
+    "cut-publisher": cut_publisher,
     "restart": restart,
     "stop": stop,
     "half-open": half_open,
@@ -124,7 +134,7 @@ FAULTS: Final[dict[str, Fault]] = {
 
 
 def _primary(server: Server) -> Server:
-    """Return the process that carries channels: of a cluster, one to which a receiver is subscribed."""
+    """Return the process that carries a channel of the pair: of a cluster, that of its shard."""
     match server:
         case RedisSentinel():
             return server.primary
@@ -136,7 +146,8 @@ def _primary(server: Server) -> Server:
 
 def _carries_channels(node: RedisServer) -> bool:
     with node.client() as client:
-        return bool(client.execute_command("PUBSUB SHARDCHANNELS"))
+        names: Any = client.execute_command("PUBSUB SHARDCHANNELS")
+    return any(QUEUED.encode() in name for name in names)
 
 
 def _wait_promoted(server: Server, primary: Server) -> None:

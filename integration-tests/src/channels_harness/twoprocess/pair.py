@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -27,7 +27,7 @@ Message = Ready | Item | Published
 
 _T = TypeVar("_T")
 
-_decode: Final = msgspec.json.Decoder(Message).decode
+_decode: Final[Callable[[bytes], Message]] = msgspec.json.Decoder(Message).decode
 
 
 class Child:
