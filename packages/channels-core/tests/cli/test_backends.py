@@ -46,6 +46,19 @@ def test_promise_comes_from_the_class(invoke: Invoke, install: Installer) -> Non
     assert line_with(result, "xc+d://").split() == ["xc+d://", "third", "1.5", "Talking", "[red]twice[/red]"]
 
 
+def test_table_has_a_header(invoke: Invoke) -> None:
+    """The first line names the columns."""
+    assert invoke("backends").output.splitlines()[0].split() == ["URL", "distribution", "class", "promises"]
+
+
+def test_broken_lines_are_red(invoke: Invoke, install: Installer) -> None:
+    """On a terminal with colours a broken line stands out, and only that one."""
+    install.distribution("third", {BACKENDS: {"xbroken": "no_such_module_at_all:Backend"}})
+    lines = invoke("backends", env={"FORCE_COLOR": "1", "TERM": "xterm"}, color=True).output.splitlines()
+    assert any(line.startswith("\x1b[31mxbroken://") for line in lines)
+    assert any(line.startswith("memory://") for line in lines)
+
+
 def test_broken_backend_is_shown_as_broken(invoke: Invoke, install: Installer) -> None:
     """A broken distribution has its line, says what is wrong, and leaves the other lines alone."""
     install.distribution("third", {BACKENDS: {"xbroken": "no_such_module_at_all:Backend"}})

@@ -36,7 +36,7 @@ def test_version_is_the_distribution_s(invoke: Invoke) -> None:
 def test_command_of_another_distribution(invoke: Invoke, install: Installer) -> None:
     """A command that another distribution registers is listed and runs."""
     module = install.module(GREETING)
-    install.distribution("greeter", {COMMANDS: {"greet": f"{module}:greet"}})
+    install.distribution("greeter", {"channels_core.commands": {"greet": f"{module}:greet"}})
     assert "greet" in invoke("--help").output
     assert "Greet somebody." in invoke("--help").output
     assert invoke("greet", "--name", "me").output == "hello me\n"
