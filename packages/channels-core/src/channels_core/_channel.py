@@ -61,7 +61,9 @@ class Channel:
 
     Attributes:
         head: Position of the last event that was fanned out; ``None`` until the first confirmation, and always where
-            no history is kept.
+            no history is kept. It never goes back: what was on its way when the broker lost its memory must still be
+            known for what it is.
+        forgotten: Whether streams were told that the broker knows nothing of the channel any more.
         members: Streams that want the channel, and where their live events go: into the stream, into a hold while
             history is read for it, nowhere (``None``) while it lags.
         claims: Joins under way.
@@ -72,7 +74,19 @@ class Channel:
         broken: Streams that were there when the connection broke, and have not been told yet.
     """
 
-    __slots__ = ("_sinks", "broken", "claims", "confirmed", "head", "held", "members", "name", "opened", "repairing")
+    __slots__ = (
+        "_sinks",
+        "broken",
+        "claims",
+        "confirmed",
+        "forgotten",
+        "head",
+        "held",
+        "members",
+        "name",
+        "opened",
+        "repairing",
+    )
 
     def __init__(self, name: str) -> None:
         self.name: Final = name
@@ -80,6 +94,7 @@ class Channel:
         self.members: Final[dict[Backlog, Sink | None]] = {}
         self.claims = 0
         self.confirmed = False
+        self.forgotten = False
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.held: deque[Event] | None = deque(maxlen=MAX_HELD)
         self.repairing: asyncio.Task[None] | None = None

@@ -104,6 +104,9 @@ class Link:
         except BackendConnectionError as exc:
             self.last_error = exc
             raise
+        except NotStarted as exc:  # it was shut down while the call was on its way
+            self.last_error = BackendConnectionError(f"{verb} was interrupted by a shutdown of the backend")
+            raise self.last_error from exc
         except ChannelsException:
             raise
         except OSError as exc:

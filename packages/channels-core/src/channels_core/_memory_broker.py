@@ -70,10 +70,11 @@ class Receiver:
 class _Record:
     """What the broker knows of one channel."""
 
-    __slots__ = ("epoch", "events", "lanes", "offset", "used")
+    __slots__ = ("epoch", "events", "incarnation", "lanes", "offset", "used")
 
-    def __init__(self, history: int) -> None:
+    def __init__(self, history: int, incarnation: int) -> None:
         self.epoch = secrets.token_hex(EPOCH_BYTES)
+        self.incarnation = incarnation
         self.offset = 0
         self.events: deque[tuple[float, Event]] = deque(maxlen=history)
         self.lanes: dict[str, tuple[int, float]] = {}
@@ -106,6 +107,7 @@ class MemoryBroker:
         self.history: Final = history
         self.max_age: Final = max_age
         self._lock: Final = threading.Lock()
+        self._incarnation = 0
         self._records: OrderedDict[str, _Record] = OrderedDict()
         self._husks: OrderedDict[str, _Record] = OrderedDict()
         self._receivers: Final[dict[str, dict[Receiver, None]]] = {}
@@ -165,10 +167,9 @@ class MemoryBroker:
             self._husks.clear()
 
     def reincarnate(self) -> None:
-        """Begin a new epoch in every channel at its next offset, as a restart with data does."""
+        """Begin a new epoch in every channel with its next event, as a restart with data does."""
         with self._lock:
-            for record in (*self._records.values(), *self._husks.values()):
-                record.epoch = secrets.token_hex(EPOCH_BYTES)
+            self._incarnation += 1
 
     def trim(self, channel: str, keep: int) -> None:
         """Drop all but the newest ``keep`` events of a channel."""
@@ -191,6 +192,9 @@ class MemoryBroker:
         record = self._touch(channel, now)
         if publication.key is not None and not record.accepts(*publication.key, now):
             return
+        if record.incarnation != self._incarnation:
+            record.incarnation = self._incarnation
+            record.epoch = secrets.token_hex(EPOCH_BYTES)
         record.offset += 1
         event = Event(channel, publication.data, Position(record.epoch, record.offset))
         record.events.append((now, event))
@@ -204,7 +208,9 @@ class MemoryBroker:
         record = self._records.get(channel)
         if record is None:
             husk = channel in self._husks
-            record = self._records[channel] = self._husks.pop(channel) if husk else _Record(self.history)
+            record = self._records[channel] = (
+                self._husks.pop(channel) if husk else _Record(self.history, self._incarnation)
+            )
         else:
             self._records.move_to_end(channel)
         record.used = now

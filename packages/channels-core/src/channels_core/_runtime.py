@@ -115,6 +115,10 @@ class Runtime:
         async with subscriber._join_lock():
             new = {name: start for name, start in starts.items() if name not in subscriber._seen}
             begins = await self._within_deadline(subscriber, new)
+            if subscriber.ended:
+                self._joiner.leave(subscriber._backlog, new)
+                subscriber._backlog.discard(new)
+                raise ChannelsException("the stream has ended; subscribe without subscriber= for a new one")
             for name in disconnected:
                 if name in new:
                     subscriber._backlog.push_gap(Gap(name, "disconnected"))

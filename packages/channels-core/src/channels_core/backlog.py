@@ -45,7 +45,7 @@ class Mark:
 
     def extend(self, gap: Gap | Mark) -> None:
         """Add a loss that directly follows."""
-        self.until = gap.until
+        self.until = gap.until or self.until
         self.missed = None if self.missed is None or gap.missed is None else self.missed + gap.missed
         self.reason = min(self.reason, gap.reason, key=_LASTING.index)
 
@@ -119,6 +119,10 @@ class Backlog:
         front = sum(type(item) is Event for item in self._front) if self._front else 0
         return front + len(self._live) - self._marks
 
+    def count_items(self) -> int:
+        """Return how many events and gaps wait."""
+        return len(self._front or ()) + len(self._head or ()) + len(self._live)
+
     @property
     def limit(self) -> int | None:
         """The most live events that may wait."""
@@ -156,9 +160,9 @@ class Backlog:
 
     def push_gap(self, gap: Gap) -> None:
         """Add a gap behind everything that waits, or to the one of its channel that stands there already."""
-        open_mark = self._open.get(gap.channel) if self._open else None
-        if open_mark is not None:
-            open_mark.extend(gap)
+        last = self._last_gap(gap.channel)
+        if last is not None:
+            last.extend(gap)
             return
         mark = self._new_mark(gap)
         self._note_last(mark)
@@ -203,6 +207,8 @@ class Backlog:
             item = self._live.popleft()
             if type(item) is Mark:
                 self._marks -= 1
+            if self._room is not None:
+                self._make_room()
         else:
             return None
         return item if isinstance(item, Event) else self._close_mark(item)
@@ -226,7 +232,8 @@ class Backlog:
             raise SubscriberBusy("another task consumes this stream already; give each consumer its own subscriber")
         if self._ended:
             raise self._error or StopAsyncIteration
-        self._drained()
+        if self.on_hungry is not None:
+            self.on_hungry()
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
             await waiter
@@ -252,6 +259,7 @@ class Backlog:
             self._marks = sum(type(item) is Mark for item in kept)
         for marks in (self._head, self._open):
             _forget(marks, channels)
+        self._make_room()
 
     def end(self, error: BaseException | None = None) -> None:
         """End the stream after what waits; the first end wins."""
@@ -266,11 +274,6 @@ class Backlog:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-    def _drained(self) -> None:
-        self._make_room()
-        if self.on_hungry is not None:
-            self.on_hungry()
 
     def _make_room(self) -> None:
         room, self._room = self._room, None
@@ -329,9 +332,15 @@ class Backlog:
         else:
             self._head = self._head or {}
             self._head[lost.channel] = self._new_mark(lost)
-        while self._live and isinstance(mark := self._live[0], Mark):
-            self._live.popleft()
-            self._to_head(mark)
+        if self._marks:
+            self._merge_following(lost.channel)
+
+    def _merge_following(self, channel: str) -> None:
+        """Move a gap to the head that no event of its channel separates from the gap there."""
+        following = next((item for item in self._live if item.channel == channel), None)
+        if isinstance(following, Mark):
+            self._live.remove(following)
+            self._to_head(following)
 
     def _to_head(self, mark: Mark) -> None:
         self._marks -= 1
@@ -356,6 +365,14 @@ class Backlog:
         )
         position = event.position
         return Gap(event.channel, "backlog", position and position.before(), position, 1)
+
+    def _last_gap(self, channel: str) -> Mark | None:
+        """Return the gap that no event of its channel follows."""
+        mark = self._open.get(channel) if self._open else None
+        if mark is None and self._head and channel in self._head:
+            alone = all(item.channel != channel for item in self._live)
+            mark = self._head[channel] if alone else None
+        return mark
 
     def _new_mark(self, gap: Gap) -> Mark:
         self._counters.gaps += 1

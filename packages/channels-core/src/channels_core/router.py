@@ -231,11 +231,24 @@ class Router:
                 self._log.warning(("repair", channel.name), "history of %r cannot be read", channel.name, exc=exc)
                 return False
             more = walk.take(page)
+            if page.top == ORIGIN:
+                self._announce_oblivion(channel)
+                return True
             if not more:
                 walk.finish(page.top)
             await self._fan_out_slowly(channel, walk.items)
             channel.head = walk.last
+            channel.forgotten = False
         return True
+
+    def _announce_oblivion(self, channel: Channel) -> None:
+        """Tell streams, once, that the broker knows nothing of a channel that had events.
+
+        Where the gap ends is known with the next event, in whose epoch another gap comes to stand.
+        """
+        if channel.head != ORIGIN and not channel.forgotten:
+            channel.forgotten = True
+            self._fan_out(channel, Gap(channel.name, "epoch", channel.head))
 
     async def _fan_out_slowly(self, channel: Channel, items: Sequence[Item]) -> None:
         for start in range(0, len(items), self.burst):
