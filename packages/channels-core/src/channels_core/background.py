@@ -93,14 +93,16 @@ class BackgroundConsumer:
         """Wait for the item that is being handled, then handle what was enqueued up to now."""
         task = self._task
         assert task is not None, "entered before it is left"
-        enqueued = self._subscriber._take_enqueued()
+        waiting = self._subscriber._count_waiting()
         if self._handling:
             await asyncio.wait((task,))
         await self.cancel()
         if self._error() is not None:
             return
-        for item in enqueued:
-            self._subscriber._note_consumed(item)
+        for _ in range(waiting):  # what is not handled, for whatever reason, stays in the stream
+            item = self._subscriber._take_nowait()
+            if item is None:
+                return
             await self._handle(item)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:

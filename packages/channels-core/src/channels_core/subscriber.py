@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from inspect import isawaitable
@@ -168,8 +167,14 @@ class Subscriber:
         if self._background is consumer:
             self._background = None
 
-    def _take_enqueued(self) -> deque[Item]:
-        return self._backlog.take_all()
+    def _count_waiting(self) -> int:
+        return self._backlog.count_items()
+
+    def _take_nowait(self) -> Item | None:
+        item = self._backlog.pop()
+        if item is not None:
+            self._note_consumed(item)
+        return item
 
     async def _handle_gap(self, gap: Gap, on_gap: OnGap | None) -> None:
         if on_gap is None:
