@@ -227,11 +227,11 @@ class _Numbers:
 async def _join(stage: Stage, receiving: ChannelsPlugin, numbers: _Numbers, limit: int) -> None:
     checker = Checker()
     async with receiving.subscribe(numbers.channel, history=limit) as subscriber:
-        accepted = numbers.done
+        stored = numbers.done + 1  # the broker may have one more than the publisher was told
         items = await take_items(stage, subscriber, limit + 5)
         for item in items:
             checker.item("joiner", item)
-    _check_start(items, max(1, accepted - limit + 1))
+    _check_start(items, max(1, stored - limit + 1))
     check(not [item for item in items if isinstance(item, Gap)], f"a join brought a gap: {items}")
     checker.verify()
 
