@@ -10,13 +10,14 @@ import msgspec
 from litestar import Litestar, Request, get, post
 from litestar.exceptions import HTTPException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
-from litestar.logging import LoggingConfig
 from litestar.response import Response
+from litestar.types import Scope
 
 from channels_core.exceptions import MessageTooLarge, PublishError, UnknownChannel
 from channels_litestar._access import check_origin
 from channels_litestar._metrics import MEDIA_TYPE, write_metrics
 from channels_litestar._paths import PARAMETER, read_channel
+from channels_litestar._stream import logger
 from channels_litestar.plugin import ChannelsPlugin
 
 __all__ = ("DEFAULT_MAX_BODY", "ServerInfo", "make_app")
@@ -72,8 +73,14 @@ def make_app(plugin: ChannelsPlugin, info: ServerInfo, allowed_origins: Sequence
         [_make_publish(plugin, info, allowed_origins), *_make_views(plugin, info)],
         plugins=[plugin],
         openapi_config=None,
-        logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="always"),
+        logging_config=None,
+        after_exception=[_log_unexpected],
     )
+
+
+async def _log_unexpected(error: Exception, scope: Scope) -> None:
+    if not isinstance(error, HTTPException):
+        logger.error("%s failed", scope["path"], exc_info=error)
 
 
 def _make_publish(plugin: ChannelsPlugin, info: ServerInfo, allowed_origins: Sequence[str]) -> HTTPRouteHandler:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import signal
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -20,6 +18,8 @@ from channels_core.exceptions import ChannelsException
 from channels_core.registry import create_backend
 from channels_core.urls import redact_url
 from channels_litestar._access import SAME_ORIGIN
+from channels_litestar._drain import call_on_stop_signal
+from channels_litestar._listener import is_reachable_from_outside, listening, shown_address
 from channels_litestar._server_app import DEFAULT_MAX_BODY, ServerInfo, make_app
 from channels_litestar.plugin import ChannelsPlugin
 
@@ -41,11 +41,20 @@ GRACE: Final = 1
 """Seconds that the server waits for connections, and the plugin for its publish queue, when it is stopped."""
 
 
+class ServedPlugin(ChannelsPlugin):
+    """A plugin that the command starts and stops: a broker that is away is then one line, and no traceback."""
+
+    @asynccontextmanager
+    async def lifespan(self, app: Litestar) -> AsyncIterator[None]:
+        with call_on_stop_signal(self.drain):
+            yield
+
+
 @click.command
 @click.argument("url", default=DEFAULT_URL)
 @click.option("--channel", "channels", multiple=True, help="Serve only this channel; may be repeated.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for a free one.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 for a free one.")
 @click.option(
     "--origin",
     "origins",
@@ -68,12 +77,10 @@ def serve(url: str, channels: Sequence[str], host: str, port: int, origins: Sequ
     allowed_origins = (SAME_ORIGIN, *origins)
     with _explained(None):
         backend = create_backend(url)
-    with _explained(backend), _listen(host, port, send_timeout) as listener:
+    with _explained(backend), listening(host, port, send_timeout) as listener:
         plugin, info = _make_plugin(backend, channels, allowed_origins, send_timeout)
-        app = make_app(plugin, info, allowed_origins)
-        asyncio.run(
-            _run(plugin, app, listener, info.max_bytes, f"{', '.join(channels) or 'any channel'} of {redact_url(url)}")
-        )
+        server = _make_server(make_app(plugin, info, allowed_origins), info.max_bytes)
+        asyncio.run(_run(plugin, server, listener, f"{', '.join(channels) or 'any channel'} of {redact_url(url)}"))
 
 
 @contextmanager
@@ -85,21 +92,13 @@ def _explained(backend: ChannelsBackend | None) -> Iterator[None]:
         raise click.ClickException(f"{exc}; {hint}" if hint else str(exc)) from exc
 
 
-async def _run(plugin: ChannelsPlugin, app: Litestar, listener: socket.socket, max_bytes: int, what: str) -> None:
-    server = _make_server(app, max_bytes)
-    async with plugin:
-        _announce(what, listener)
-        with _outlive_signals():
-            await server.serve(sockets=[listener])
-
-
 def _make_plugin(
     backend: ChannelsBackend, channels: Sequence[str], origins: Sequence[str], send_timeout: float
 ) -> tuple[ChannelsPlugin, ServerInfo]:
     history = MAX_HISTORY if backend.keeps_history else 0
-    plugin = ChannelsPlugin(
+    plugin = ServedPlugin(
         backend,
-        channels=channels or None,
+        channels=channels,
         arbitrary_channels_allowed=not channels,
         max_backlog=MAX_BACKLOG,
         backlog_strategy="catchup" if backend.keeps_history else "backoff",
@@ -117,43 +116,10 @@ def _make_plugin(
     return plugin, ServerInfo(list(channels) or None, history, max_bytes)
 
 
-@contextmanager
-def _listen(host: str, port: int, send_timeout: float) -> Iterator[socket.socket]:
-    """Bind before anything else starts, so that a taken port is the first thing to be heard of."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as exc:
-        raise click.ClickException(_explain_bind(host, port, exc)) from exc
-    with listener:
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # An application cannot reset a connection, so a client that stopped reading would keep its socket and
-            # what waits in it; the kernel does it for us. Accepted sockets inherit the option.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(send_timeout * 1000))
-        yield listener
-
-
-def _explain_bind(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is taken; choose another with --port, or --port 0 for a free one"
-    if error.errno == errno.EACCES:
-        return f"port {port} needs more rights; choose one from 1024 with --port"
-    return f"cannot listen on {host}, port {port}: {error.strerror or error}"
-
-
-def _announce(what: str, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    click.echo(f"serving {what} on http://{shown}:{port}")
-    if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
-        click.echo("anyone who reaches this address can read and publish; put a proxy that checks in front", err=True)
-    click.echo("Ctrl-C stops")
-
-
 def _make_server(app: Litestar, max_bytes: int) -> uvicorn.Server:
     try:
         import uvicorn
-        import websockets  # noqa: F401 - uvicorn takes it, and without it answers every WebSocket with 404
+        import websockets  # noqa: F401 - without it uvicorn answers every WebSocket with 404
     except ModuleNotFoundError as exc:
         raise click.ClickException(
             f"channels serve needs {exc.name}; install it with: pip install 'channels-litestar[serve]'"
@@ -168,6 +134,16 @@ def _make_server(app: Litestar, max_bytes: int) -> uvicorn.Server:
             ws_max_size=max_bytes * 2,
         )
     )
+
+
+async def _run(plugin: ChannelsPlugin, server: uvicorn.Server, listener: socket.socket, what: str) -> None:
+    async with plugin:
+        click.echo(f"serving {what} on {shown_address(listener)}")
+        if is_reachable_from_outside(listener):
+            click.echo("whoever reaches this address can read and publish; a proxy in front may check", err=True)
+        click.echo("Ctrl-C stops")
+        with _outlive_signals():
+            await server.serve(sockets=[listener])
 
 
 @contextmanager
@@ -185,4 +161,4 @@ def _outlive_signals() -> Iterator[None]:
 
 
 def _ignore(number: int, frame: object) -> None:
-    """Do nothing; not SIG_IGN, which the server could not tell from a wish to ignore the signal."""
+    """Do nothing; unlike SIG_IGN a handler like any other, which can be called in a chain."""
