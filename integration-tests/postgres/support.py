@@ -9,6 +9,7 @@ from typing import Final
 
 from channels_core.backend import ChannelsBackend
 from channels_core.events import Event
+from channels_harness import PostgresServer
 
 DEADLINE: Final = 20.0
 """Seconds for what must come; only against hanging."""
@@ -50,3 +51,15 @@ class Reader:
         async with aclosing(self._backend.stream_events()) as events:  # type: ignore[type-var]  # a generator
             async for event in events:
                 self._events.put_nowait(event)
+
+
+def begin_timeline(server: PostgresServer) -> None:
+    """Let the server come back from a recovery, as after a failover: the same data on a new timeline."""
+    server.stop()
+    with (server.data / "postgresql.auto.conf").open("a") as settings:
+        settings.write("restore_command = 'false'\n")
+    (server.data / "recovery.signal").touch()
+    server.start()
+    with server.connect() as connection:
+        while connection.execute("SELECT pg_is_in_recovery()").fetchone() != (False,):
+            pass

@@ -41,11 +41,6 @@ class Listener:
                 self._mark_lost()
                 raise
 
-    async def idle(self) -> None:
-        """Return when no call is in flight that began before this one."""
-        async with self._lock:
-            self.check()
-
     async def listen(self, names: Collection[str]) -> None:
         """Receive the notifications of these names from now on."""
         if names:
@@ -64,10 +59,6 @@ class Listener:
         except TimeoutError:
             pass
         self._news.clear()
-
-    def wake(self) -> None:
-        """Let `wait` return."""
-        self._news.set()
 
     def check(self) -> None:
         """Raise `BackendConnectionError` if the connection is gone."""

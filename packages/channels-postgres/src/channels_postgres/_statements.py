@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = (
-    "ALL", "BASELINE", "CHANGES", "FOLLOWING", "NEWEST", "NO_COUNT", "NO_LIMIT", "PUBLISH", "PUBLISH_IN", "SESSION",
+    "ALL", "CHANGES", "FOLLOWING", "NEWEST", "NO_COUNT", "NO_LIMIT", "PUBLISH", "PUBLISH_IN", "SESSION", "SNAPSHOT",
     "TOP", "TOPS", "TRIM",
 )  # fmt: skip
 
@@ -18,7 +18,7 @@ NO_COUNT: Final = 1 << 62
 SESSION: Final = "SET jit = off; SET enable_seqscan = off; SET max_parallel_workers_per_gather = 0"
 """For the reading connection, whose one statement finds few rows by an index, whatever the statistics say."""
 
-BASELINE: Final = "SELECT pg_current_snapshot()::text"
+SNAPSHOT: Final = "SELECT pg_current_snapshot()::text"
 
 PUBLISH: Final = "SELECT channels.publish_batch($1::text, $2::bytea[], $3::bigint[], $4::bytea[])"
 
@@ -34,13 +34,13 @@ CHANGES: Final = """
 WITH pass AS MATERIALIZED (
     SELECT coalesce(nullif($2::text, '')::pg_snapshot, pg_current_snapshot()) AS upto
 )
-SELECT upto::text, 0::bigint, NULL::bytea, NULL::text, NULL::bigint, NULL::bytea FROM pass
+SELECT upto::text, 0::bigint, NULL::bytea, NULL::text, NULL::bigint, NULL::bytea, NULL::bigint FROM pass
 UNION ALL
-SELECT NULL, p.seq, p.channel, p.epoch, p."offset", p.payload
+SELECT NULL, p.seq, p.channel, p.epoch, p."offset", p.payload, p.xid::text::bigint
 FROM (
     SELECT n.*, sum(octet_length(n.payload)) OVER (ORDER BY n.seq) - octet_length(n.payload) AS bytes_before
     FROM (
-        SELECT e.seq, e.channel, e.epoch, e."offset", e.payload
+        SELECT e.seq, e.channel, e.epoch, e."offset", e.payload, e.xid
         FROM channels.events AS e
         WHERE (
                 e.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
@@ -90,6 +90,7 @@ FOLLOWING: Final = _HISTORY.format(
             ELSE coalesce((
                 SELECT greatest(least($6::bigint, max(y."offset")), min(y."offset") - 1)
                 FROM channels.events AS y WHERE y.channel = r.channel AND y.epoch = $5::text
+                HAVING count(*) > 0
             ), 0)
         END
         ORDER BY x."offset"
@@ -97,4 +98,4 @@ FOLLOWING: Final = _HISTORY.format(
 )
 """Offsets go on over the border of an epoch, so each epoch is a range of them. Arguments 5 and 6: epoch and offset."""
 
-ALL: Final = (BASELINE, CHANGES, FOLLOWING, NEWEST, PUBLISH, PUBLISH_IN, TOP, TOPS, TRIM)
+ALL: Final = (CHANGES, FOLLOWING, NEWEST, PUBLISH, PUBLISH_IN, TOP, TOPS, TRIM)
