@@ -162,44 +162,50 @@ async def test_overflow_with_close_ends_the_stream_and_leaves() -> None:
 
 async def test_catchup_keeps_every_event() -> None:
     """A slow consumer gets all events, from history where they did not fit; the backlog stays within its limit."""
-    async with make(history=1_000, max_backlog=4, backlog_strategy="catchup") as channels:
-        async with channels.subscribe(["a", "b"]) as stream:
-            await publish(channels, 50, "a")
-            await publish(channels, 50, "b")
-            assert stream.qsize <= 4
-            items = await take(stream, 100)
-            assert [e.data for e in items if e.channel == "a"] == [b"%d" % n for n in range(1, 51)]
-            assert [e.data for e in items if e.channel == "b"] == [b"%d" % n for n in range(1, 51)]
-            await publish(channels, 1, "a", first=51)
-            assert await data(stream, 1) == [b"51"]
-            assert (stream.dropped, channels.stats().gaps) == (0, 0)
+    async with (
+        make(history=1_000, max_backlog=4, backlog_strategy="catchup") as channels,
+        channels.subscribe(["a", "b"]) as stream,
+    ):
+        await publish(channels, 50, "a")
+        await publish(channels, 50, "b")
+        assert stream.qsize <= 4
+        items = await take(stream, 100)
+        assert [e.data for e in items if e.channel == "a"] == [b"%d" % n for n in range(1, 51)]
+        assert [e.data for e in items if e.channel == "b"] == [b"%d" % n for n in range(1, 51)]
+        await publish(channels, 1, "a", first=51)
+        assert await data(stream, 1) == [b"51"]
+        assert (stream.dropped, channels.stats().gaps) == (0, 0)
 
 
 async def test_catchup_that_lags_in_both_channels_leaves_one() -> None:
     """Leaving a channel that lags forgets what was to be read of it, and only that."""
-    async with make(history=100, max_backlog=1, backlog_strategy="catchup") as channels:
-        async with channels.subscribe(["a", "b"]) as stream:
-            await publish(channels, 3, "a")
-            await publish(channels, 3, "b")
-            await turns()
-            await channels.unsubscribe(stream, "a")
-            assert await data(stream, 3) == [b"1", b"2", b"3"]
-            await publish(channels, 1, "a", first=4)
-            await publish(channels, 1, "b", first=4)
-            assert await take(stream, 1) == [Event("b", b"4", stream.cursor["b"])]
+    async with (
+        make(history=100, max_backlog=1, backlog_strategy="catchup") as channels,
+        channels.subscribe(["a", "b"]) as stream,
+    ):
+        await publish(channels, 3, "a")
+        await publish(channels, 3, "b")
+        await turns()
+        await channels.unsubscribe(stream, "a")
+        assert await data(stream, 3) == [b"1", b"2", b"3"]
+        await publish(channels, 1, "a", first=4)
+        await publish(channels, 1, "b", first=4)
+        assert await take(stream, 1) == [Event("b", b"4", stream.cursor["b"])]
 
 
 async def test_catchup_says_what_was_trimmed() -> None:
     """Where history no longer reaches back, a gap stands where the events were."""
-    async with make(history=2, max_backlog=1, backlog_strategy="catchup") as channels:
-        async with channels.subscribe("a") as stream:
-            await publish(channels, 10)
-            await turns()
-            first, gap, *rest = await take(stream, 4)
-            epoch = first.position.epoch
-            assert first.data == b"1"
-            assert gap == Gap("a", "trimmed", Position(epoch, 1), Position(epoch, 8), 7)
-            assert [item.data for item in rest] == [b"9", b"10"]
+    async with (
+        make(history=2, max_backlog=1, backlog_strategy="catchup") as channels,
+        channels.subscribe("a") as stream,
+    ):
+        await publish(channels, 10)
+        await turns()
+        first, gap, *rest = await take(stream, 4)
+        epoch = first.position.epoch
+        assert first.data == b"1"
+        assert gap == Gap("a", "trimmed", Position(epoch, 1), Position(epoch, 8), 7)
+        assert [item.data for item in rest] == [b"9", b"10"]
 
 
 # The cursor

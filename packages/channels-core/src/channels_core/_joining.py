@@ -68,11 +68,7 @@ class Joiner:
     def leave(self, stream: Backlog, names: Collection[str]) -> None:
         """Take a stream out of channels; local and immediate."""
         self._router.remove(stream, names)
-        lagging = self._lagging.get(stream, {})
-        for name in names if lagging else ():
-            lagging.pop(name, None)
-        if not lagging:
-            self._lagging.pop(stream, None)
+        self._forget_lags(stream, names)
 
     async def read_before(self, starts: Mapping[str, Position], limit: int | None) -> list[Front]:
         """Read those of each channel's newest ``limit`` events that a stream does not bring anyway."""
@@ -177,6 +173,15 @@ class Joiner:
         if stream.is_idle:
             self.feed(stream)
 
+    def _forget_lags(self, stream: Backlog, names: Collection[str]) -> None:
+        lagging = self._lagging.get(stream)
+        if lagging is None:
+            return
+        for name in names:
+            lagging.pop(name, None)
+        if not lagging:
+            del self._lagging[stream]
+
     async def _feed(self, stream: Backlog) -> None:
         try:
             while stream.is_idle and (lagging := self._lagging.get(stream)):
@@ -200,7 +205,7 @@ class Joiner:
         more = last != hold.cut and walk.take(await self._read_or_skip(channel.name, stream.limit or PAGE, last))
         if channel.members.get(stream) is not hold:
             return
-        self._lagging[stream].pop(channel.name)
+        self._forget_lags(stream, (channel.name,))
         if not more:
             walk.finish(hold.cut)
         self._counters.delivered += stream.feed(walk.items)

@@ -14,7 +14,7 @@ from channels_core._settings import Settings
 from channels_core.backend import ChannelsBackend
 from channels_core.backlog import Backlog
 from channels_core.events import Event, Gap, Position
-from channels_core.exceptions import BackendConnectionError, ChannelsException
+from channels_core.exceptions import BackendConnectionError, ChannelsException, NotStarted
 from channels_core.publisher import Publisher
 from channels_core.router import Router
 from channels_core.stats import Counters
@@ -83,6 +83,7 @@ class Runtime:
 
     async def stop(self) -> int:
         """End all streams and tasks, in bounded time; returns how many queued events were given up."""
+        self.is_stopping = True
         self.publisher.close()
         for subscriber in tuple(self.subscribers):
             subscriber._backlog.end()
@@ -113,11 +114,13 @@ class Runtime:
             disconnected: Channels whose resume is not possible: a gap stands in front of them.
         """
         async with subscriber._join_lock():
+            self._check_running()
             new = {name: start for name, start in starts.items() if name not in subscriber._seen}
             begins = await self._within_deadline(subscriber, new)
-            if subscriber.ended:
+            if subscriber.ended or self.is_stopping:
                 self._joiner.leave(subscriber._backlog, new)
                 subscriber._backlog.discard(new)
+                self._check_running()
                 raise ChannelsException("the stream has ended; subscribe without subscriber= for a new one")
             for name in disconnected:
                 if name in new:
@@ -127,6 +130,10 @@ class Runtime:
                 self.subscribers[subscriber] = None
             else:
                 subscriber._backlog.end()
+
+    def _check_running(self) -> None:
+        if self.is_stopping:
+            raise NotStarted("the plugin is stopping and takes no more subscribers")
 
     async def _within_deadline(self, subscriber: Subscriber, starts: Mapping[str, Start]) -> dict[str, Position]:
         timeout = self._settings.publish_timeout
