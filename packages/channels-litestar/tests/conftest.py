@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from live_site import eventually
+from live_site import SpiedSubscriber, eventually
+
+from channels_core.subscriber import Subscriber
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +15,11 @@ async def no_task_left() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     await eventually(lambda: asyncio.all_tasks() <= before | {asyncio.current_task()})
+
+
+@pytest.fixture
+def spied() -> Iterator[list[Subscriber]]:
+    """The subscribers of plugins that were made with ``subscriber_class=SpiedSubscriber``, in order."""
+    SpiedSubscriber.made.clear()
+    yield SpiedSubscriber.made
+    SpiedSubscriber.made.clear()

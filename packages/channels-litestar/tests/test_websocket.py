@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import socket
-import struct
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-import websockets
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
-from live_site import DEADLINE, Site, eventually, receive
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from live_site import (
+    DEADLINE,
+    HangingBackend,
+    Site,
+    SpiedSubscriber,
+    close_code,
+    eventually,
+    feed,
+    receive,
+    refusal,
+    reset,
+)
 
-from channels_core.backend import ChannelsBackend, Publication
-from channels_core.events import Event, Gap
-from channels_core.exceptions import BackendError, ImproperlyConfigured
+from channels_core.backend import ChannelsBackend
+from channels_core.events import Gap
+from channels_core.exceptions import ImproperlyConfigured
 from channels_core.memory import MemoryChannelsBackend
 from channels_core.subscriber import Subscriber
 from channels_litestar import ChannelsPlugin
@@ -31,23 +36,6 @@ HISTORY = "memory://?history=10"
 def make_plugin(backend: str | ChannelsBackend = "memory://", **options: Any) -> ChannelsPlugin:
     options.setdefault("channels", ["chat", "news"])
     return ChannelsPlugin(backend, create_ws_route_handlers=True, **options)
-
-
-async def close_code(client: websockets.ClientConnection) -> int:
-    """Wait for the server to close, and return the code."""
-    async with asyncio.timeout(DEADLINE):
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                await client.recv()
-    assert client.close_code is not None
-    return client.close_code
-
-
-async def refusal(site: Site, path: str, **options: Any) -> int:
-    """Return the status with which the server refuses the handshake."""
-    with pytest.raises(InvalidStatus) as caught:
-        await site.connect(path, **options)
-    return caught.value.response.status_code
 
 
 async def test_an_event_published_after_connecting_arrives() -> None:
@@ -172,29 +160,6 @@ async def test_without_publish_mode_messages_are_discarded() -> None:
         assert await receive(client) == "from the server"
 
 
-class SpiedSubscriber(Subscriber):
-    """A subscriber that the test gets hold of."""
-
-    made: ClassVar[list[Subscriber]] = []
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.made.append(self)
-
-
-@pytest.fixture
-def spied() -> Iterator[list[Subscriber]]:
-    SpiedSubscriber.made.clear()
-    yield SpiedSubscriber.made
-    SpiedSubscriber.made.clear()
-
-
-def feed(subscriber: Subscriber, *items: str | Gap) -> None:
-    """Put items into a stream in one turn of the loop: the handler cannot take one before the last is there."""
-    for item in items:
-        subscriber.put_nowait(item if isinstance(item, Gap) else Event("chat", item.encode()))
-
-
 async def test_a_gap_closes_a_raw_connection(spied: list[Subscriber]) -> None:
     """By default a raw connection ends with 1012 where events may be missing, after the events before the gap."""
     plugin = make_plugin(subscriber_class=SpiedSubscriber)
@@ -253,28 +218,6 @@ async def test_a_full_publish_queue_closes_for_later() -> None:
         backend.publishing.set()
 
 
-class HangingBackend(MemoryChannelsBackend):
-    """Subscribes and publishes only while the test lets it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.subscribing = asyncio.Event()
-        self.publishing = asyncio.Event()
-        self.subscribing.set()
-        self.publishing.set()
-        self.asked = asyncio.Event()
-
-    async def subscribe(self, channels: Sequence[str]) -> None:
-        if "chat" in channels:
-            self.asked.set()
-            await self.subscribing.wait()
-        await super().subscribe(channels)
-
-    async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
-        await self.publishing.wait()
-        return await super().publish_batch(batch)
-
-
 async def test_a_close_frame_leaves_nothing() -> None:
     """When a client closes, its subscription goes."""
     async with Site(make_plugin()) as site:
@@ -318,17 +261,6 @@ async def test_a_client_that_does_not_read_is_given_up() -> None:
             assert await receive(good) == f"{number:04}" * 25_000
         await eventually(lambda: site.subscribers == 1)
         reset(stuck)
-
-
-def reset(client: websockets.ClientConnection) -> None:
-    """End the connection with a TCP reset."""
-    peer = client.transport.get_extra_info("socket")
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.transport.abort()
-
-
-async def allow_all(connection: ASGIConnection[Any, Any, Any, Any], channel: str, action: str) -> bool:
-    return True
 
 
 async def test_authorize_is_asked_before_accepting() -> None:

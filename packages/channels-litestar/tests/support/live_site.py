@@ -5,19 +5,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+import struct
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import httpx
 import uvicorn
 import websockets
 from litestar import Litestar
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from channels_core.backend import Publication
+from channels_core.events import Event, Gap
+from channels_core.exceptions import BackendError
+from channels_core.memory import MemoryChannelsBackend
+from channels_core.subscriber import Subscriber
 from channels_litestar import ChannelsPlugin
 
-__all__ = ("DEADLINE", "Site", "eventually", "free_listener", "receive")
+__all__ = (
+    "DEADLINE",
+    "HangingBackend",
+    "Site",
+    "SpiedSubscriber",
+    "close_code",
+    "eventually",
+    "feed",
+    "free_listener",
+    "receive",
+    "refusal",
+    "reset",
+)
 
 DEADLINE: Final = 20.0
 """Seconds for what should be immediate; generous, because the machine may be busy."""
@@ -98,3 +117,68 @@ async def receive(client: ClientConnection) -> str | bytes:
     """Receive one message within the deadline."""
     async with asyncio.timeout(DEADLINE):
         return await client.recv()
+
+
+async def close_code(client: ClientConnection) -> int:
+    """Wait for the server to close, and return the code."""
+    async with asyncio.timeout(DEADLINE):
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await client.recv()
+    assert client.close_code is not None
+    return client.close_code
+
+
+async def refusal(site: Site, path: str, **options: Any) -> int:
+    """Return the status with which the server refuses the handshake."""
+    try:
+        client = await site.connect(path, **options)
+    except InvalidStatus as refused:
+        return refused.response.status_code
+    await client.close()
+    raise AssertionError(f"{path} was not refused")
+
+
+def reset(client: ClientConnection) -> None:
+    """End the connection with a TCP reset."""
+    peer = client.transport.get_extra_info("socket")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.transport.abort()
+
+
+class SpiedSubscriber(Subscriber):
+    """A subscriber that the test gets hold of."""
+
+    made: ClassVar[list[Subscriber]] = []
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.made.append(self)
+
+
+def feed(subscriber: Subscriber, *items: str | Gap) -> None:
+    """Put items into a stream in one turn of the loop: the handler cannot take one before the last is there."""
+    for item in items:
+        subscriber.put_nowait(item if isinstance(item, Gap) else Event("chat", item.encode()))
+
+
+class HangingBackend(MemoryChannelsBackend):
+    """Subscribes and publishes only while the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subscribing = asyncio.Event()
+        self.publishing = asyncio.Event()
+        self.subscribing.set()
+        self.publishing.set()
+        self.asked = asyncio.Event()
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        if "chat" in channels:
+            self.asked.set()
+            await self.subscribing.wait()
+        await super().subscribe(channels)
+
+    async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
+        await self.publishing.wait()
+        return await super().publish_batch(batch)
