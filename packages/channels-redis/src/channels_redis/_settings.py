@@ -39,6 +39,7 @@ AnyRedis = Redis | RedisCluster
 
 _NOT_LENT: Final = frozenset(
     (
+        "connection_class",
         "connection_pool",
         "decode_responses",
         "encoder_class",

@@ -220,7 +220,7 @@ class RedisChannelsStreamBackend(RedisBackend):
 
     def _read_entry(self, channel: str, entry: Any) -> Event | None:
         _, fields = entry
-        event = self._read_event(channel, fields[1]) if len(fields) == 2 and fields[0] == b"e" else None
+        event = self._read_event(channel, fields[1] if len(fields) == 2 and fields[0] == b"e" else b"")
         return event if event is not None and event.position is not None else None
 
     def _skip(self, channel: str) -> None:
