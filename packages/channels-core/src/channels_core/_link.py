@@ -74,7 +74,8 @@ class Link:
 
     def close(self) -> None:
         """Forbid calls: none may follow between a failure and the next start-up."""
-        self._up.clear()
+        if not self._ended:  # whoever waits later must fail as well
+            self._up.clear()
 
     def end(self) -> None:
         """Fail whoever waits, now and later: the plugin stops."""
@@ -154,4 +155,18 @@ async def run_bounded(awaitable: Coroutine[Any, Any, T], timeout: float) -> T:
             await asyncio.wait((task,), timeout=GRACE)
     if not task.done() or task.cancelled():
         raise TimeoutError(f"{task.get_coro()!r} did not end within {timeout} s")
+    return task.result()
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Await work that ends in bounded time, to its end; a cancellation meanwhile is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        raise cancelled
     return task.result()

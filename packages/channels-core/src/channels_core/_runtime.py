@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from channels_core._joining import Joiner, Start
-from channels_core._link import GRACE, Link
-from channels_core._logging import RateLimitedLogger
+from channels_core._link import GRACE, Link, finish
+from channels_core._logging import RateLimitedLogger, logger
 from channels_core._settings import Settings
 from channels_core.backend import ChannelsBackend
 from channels_core.backlog import Backlog
@@ -66,10 +66,12 @@ class Runtime:
         started = asyncio.ensure_future(self.supervisor.wait_started())
         try:
             await asyncio.wait((supervising, started), return_when=asyncio.FIRST_COMPLETED)
+            if supervising.cancelled():
+                raise NotStarted("the plugin was stopped while it started")
             if supervising.done():
                 supervising.result()
         except BaseException:
-            await self.stop()
+            await finish(self.stop())
             raise
         finally:
             started.cancel()
@@ -93,7 +95,10 @@ class Runtime:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks, timeout=self._settings.call_timeout + 2 * GRACE)
-        return self.publisher.abandon()
+        undelivered = self.publisher.abandon()
+        if undelivered:
+            logger.error("stopped with %d published events not accepted by the broker", undelivered)
+        return undelivered
 
     def new_subscriber(self, plugin: ChannelsPlugin, *, keep_open: bool) -> Subscriber:
         """Make a subscriber without channels."""

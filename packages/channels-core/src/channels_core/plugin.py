@@ -11,7 +11,8 @@ from typing import Any, Final, Self
 import msgspec
 
 from channels_core._joining import Start
-from channels_core._logging import RateLimitedLogger, logger
+from channels_core._link import finish
+from channels_core._logging import RateLimitedLogger
 from channels_core._runtime import Runtime
 from channels_core._settings import Settings
 from channels_core._subscription import After, Subscription, read_after
@@ -120,10 +121,9 @@ class ChannelsPlugin:
     ) -> None:
         try:
             await self.stop()
-        except ShutdownTimeout as late:
+        except ShutdownTimeout:  # was logged; the body's error says more
             if exc is None:
                 raise
-            logger.error("%s", late)
 
     async def start(self) -> None:
         """Connect to the broker and begin to receive.
@@ -139,7 +139,8 @@ class ChannelsPlugin:
         try:
             await runtime.start()
         except BaseException:
-            self._runtime = None
+            if self._runtime is runtime:
+                self._runtime = None
             raise
 
     async def stop(self) -> None:
@@ -155,11 +156,15 @@ class ChannelsPlugin:
         try:
             await runtime.drain()
         finally:
-            undelivered = await runtime.stop()
-            self._runtime = None
-            self._stopped = Health(ok=False, detail="stopped", since=time.time())
+            undelivered = await finish(self._end(runtime))
         if undelivered:
             raise ShutdownTimeout(undelivered=undelivered)
+
+    async def _end(self, runtime: Runtime) -> int:
+        undelivered = await runtime.stop()
+        self._runtime = None
+        self._stopped = Health(ok=False, detail="stopped", since=time.time())
+        return undelivered
 
     def publish(self, data: Any, channels: Channels) -> None:
         """Encode now, queue, and return at once; callable from the event loop's thread and from any other.
