@@ -8,7 +8,9 @@ import inspect
 import types
 from typing import Any
 
+import pytest
 from sybil import Document, Example, Sybil
+from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 RUNNER = "__runner__"
@@ -45,3 +47,10 @@ pytest_collect_file = Sybil(
     teardown=close_loop,
     document_types={".md": Document},
 ).pytest()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the blocks of a document in order: pytest-randomly shuffles them, and each needs those before it."""
+    blocks = [item for item in items if isinstance(item, SybilItem)]
+    blocks.sort(key=lambda block: (str(block.path), block.example.line))
+    items[:] = [*(item for item in items if not isinstance(item, SybilItem)), *blocks]

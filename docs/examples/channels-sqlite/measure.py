@@ -14,6 +14,7 @@ PAUSE = 0.013  # no multiple of the poll interval, so that events come at all ph
 
 
 async def publish(url: str) -> None:
+    """Publish the time, again and again."""
     async with ChannelsPlugin(url, channels=["c"]) as channels:
         for _ in range(EVENTS):
             await channels.wait_published(str(time.monotonic()), "c")
@@ -21,6 +22,7 @@ async def publish(url: str) -> None:
 
 
 async def measure(poll: str) -> None:
+    """Receive what another process publishes, then idle."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'events.db'}?history=100&poll={poll}"
         async with ChannelsPlugin(url, channels=["c"]) as channels, channels.subscribe("c") as subscriber:
