@@ -12,7 +12,7 @@ from typing import Any, Final
 from channels_core.backend import ChannelsBackend, Key, Publication
 from channels_core.events import Event
 from channels_core.exceptions import BackendConnectionError, BackendError, ChannelsException
-from channels_redis._errors import Redirect
+from channels_redis._errors import Redirect, explain_loss
 from channels_redis._names import checked_prefix
 from channels_redis._node import Node
 from channels_redis._receiver import PLAIN, SHARDED, Inbox, ReceivingWire
@@ -64,6 +64,11 @@ class RedisBackend(ChannelsBackend):
     def key_prefix(self) -> str:
         """What every name on the server begins with."""
         return self._prefix
+
+    @classmethod
+    def explain(cls, error: BaseException) -> str | None:
+        """Say what an error means, where its message does not say so already; for ``channels doctor``."""
+        return explain_loss(error)
 
     async def on_startup(self) -> None:
         await self.on_shutdown()

@@ -13,7 +13,16 @@ from redis import exceptions as driver
 
 from channels_core.exceptions import BackendConnectionError, BackendError, ChannelsException
 
-__all__ = ("Ask", "Moved", "Redirect", "Unloaded", "explain_driver", "explain_reply", "is_demotion")
+__all__ = (
+    "Ask",
+    "Moved",
+    "Redirect",
+    "Unloaded",
+    "explain_driver",
+    "explain_loss",
+    "explain_reply",
+    "is_demotion",
+)
 
 _HEALS: Final = frozenset(
     ("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED")
@@ -51,11 +60,19 @@ _PHRASES: Final = {
     "unknown command `hello`": "this server knows protocol 2 only: leave protocol=3 out",
     "invalid username-password": _ADVICE["WRONGPASS"],
     "invalid password": _ADVICE["WRONGPASS"],
+    "user executing the script": "the user lacks one of the rights that the scripts need, they are in the README",
+    "only hello messages are accepted": "this is a Sentinel: use redis+sentinel://HOST:PORT/SERVICE",
+    "unknown command 'script'": "is this a Sentinel? Then use redis+sentinel://HOST:PORT/SERVICE",
+    "unknown command `script`": "is this a Sentinel? Then use redis+sentinel://HOST:PORT/SERVICE",
     "without any password configured": "the server has no password for this user: leave it out of the URL",
     "protected mode": _ADVICE["DENIED"],
     "authentication required": _ADVICE["NOAUTH"],
 }
 """What to do about a refusal that has no code of its own, by a part of its text, in lower case."""
+
+
+_HANGS_UP: Final = ("closed by the server", "closed the connection", "Connection reset", "Broken pipe")
+# A server in protected mode says so and hangs up at once; what it said is lost when we wrote something meanwhile.
 
 
 class Redirect(Exception):
@@ -94,6 +111,16 @@ def explain_reply(message: str) -> ChannelsException | Redirect:
     if code in _HEALS:
         return BackendConnectionError(f"redis is not ready: {message}")
     return _refusal(code, message)
+
+
+def explain_loss(error: BaseException) -> str | None:
+    """Say what it most likely means when a server hangs up on a new connection."""
+    if isinstance(error, BackendConnectionError) and any(phrase in str(error) for phrase in _HANGS_UP):
+        return (
+            "the server hangs up: does it speak TLS on this port (rediss://), is it in protected mode, "
+            "or out of clients (maxclients)?"
+        )
+    return None
 
 
 def is_demotion(error: object) -> bool:

@@ -51,6 +51,7 @@ class RedisChannelsPubSubBackend(RedisBackend):
     """
 
     keeps_history = False
+    promise = "at most once; any Redis client can publish and listen"
 
     def __init__(self, *, redis: AnyRedis | AnySettings, key_prefix: str = DEFAULT_PREFIX) -> None:
         super().__init__(borrow(redis), key_prefix)

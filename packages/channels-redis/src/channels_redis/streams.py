@@ -67,6 +67,7 @@ class RedisChannelsStreamBackend(RedisBackend):
     """
 
     keeps_history = True
+    promise = "history and positions; loss is announced, retries never duplicate"
 
     def __init__(
         self,
