@@ -36,7 +36,7 @@ def missing_between(channel: str, last: Position, until: Position) -> Gap | None
     Positions of one epoch tell how many are missing; history no longer reaches back that far. Another epoch, or
     ``until`` before ``last``, means that the broker may have lost memory.
     """
-    if until == last:
+    if until == last or (last == ORIGIN and until.offset == 0):
         return None
     if last == ORIGIN:
         return Gap(channel, "trimmed", last, until, until.offset)

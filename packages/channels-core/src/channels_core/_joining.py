@@ -197,8 +197,8 @@ class Joiner:
     async def _feed_page(self, stream: Backlog, channel: Channel, last: Position) -> None:
         """Read one page, and go live when it ends at the head."""
         await self._await_ready([channel], {channel.name: last})
-        if stream not in channel.members:
-            return
+        if self._lagging.get(stream, {}).get(channel.name) is not last:
+            return  # it left meanwhile, and may even have joined again
         hold = Hold(channel.head or ORIGIN, stream.limit)
         channel.set_member(stream, hold)
         walk = Walk(channel.name, last, hold.cut)
@@ -224,9 +224,10 @@ class Joiner:
 
 async def _await_confirmed(channel: Channel) -> None:
     while not channel.confirmed:
-        if not channel.opened.done():
-            await asyncio.wait((channel.opened,))
-        if (error := channel.opened.exception()) is not None:
+        opened = channel.opened
+        if not opened.done():
+            await asyncio.wait((opened,))
+        if (error := opened.exception()) is not None:
             raise error
 
 

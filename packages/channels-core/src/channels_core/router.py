@@ -209,9 +209,7 @@ class Router:
         return channel.repairing
 
     async def _repair_channel(self, channel: Channel) -> None:
-        readable = True
-        while readable:
-            readable = await self._read_missing(channel)
+        while await self._read_missing(channel):
             if self._release(channel):
                 break
             channel.hold()  # forgets what was held: history has it, and the next read begins at the head

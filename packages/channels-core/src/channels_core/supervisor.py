@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from channels_core._link import Backoff, Link, run_bounded
+from channels_core._link import GRACE, Backoff, Link, run_bounded
 from channels_core._logging import RateLimitedLogger, logger
 from channels_core.backend import ChannelsBackend
 from channels_core.events import Event
@@ -181,19 +181,27 @@ class Supervisor:
         """Run one session; ends only by raising."""
         try:
             await self._link.call("on_startup", self._backend.on_startup())
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(), name="channels: reader")
+            reader = asyncio.create_task(self._read(), name="channels: reader")
+            try:
                 await asyncio.sleep(0)  # the reader iterates before the first subscribe
-                await self._set_up()
+                await _run_beside(reader, self._set_up())
+                self._note_up()
+                await _run_beside(reader, self._serve())
+            finally:
+                await _cancel(reader)
+        finally:
+            self._link.close()
+            self._router.disconnect()
+            await self._shut_down()
+
+    async def _serve(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
                 group.create_task(self._router.reconcile(), name="channels: reconciler")
                 if self._interval is not None:
                     group.create_task(self._watch(self._interval), name="channels: probe")
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        finally:
-            self._link.close()
-            self._router.disconnect()
-            await self._shut_down()
 
     async def _set_up(self) -> None:
         probes = self._interval is not None
@@ -203,6 +211,8 @@ class Supervisor:
         if probes and not self._started.done():
             self._link.open()
             await self._probe.run()
+
+    def _note_up(self) -> None:
         self._link.open()
         self._backoff.reset()
         self._set_health(ok=True, detail="")
@@ -256,3 +266,24 @@ class Supervisor:
         if ok and self._started.done():
             logger.info("the broker is heard again after %.1f s", time.time() - self.health.since)
         self.health = Health(ok=ok, detail=detail, since=since)
+
+
+async def _run_beside(reader: asyncio.Task[None], work: Coroutine[Any, Any, None]) -> None:
+    """Run work until it ends or the reader fails, and raise what failed."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait((reader, task), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _cancel(task)
+    if reader.done():
+        reader.result()
+    task.result()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end, but not for ever; an error that it had is somebody else's."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=GRACE)
+    if task.done() and not task.cancelled():
+        task.exception()  # marks it as seen

@@ -45,6 +45,7 @@ class FaultyBackend(MemoryChannelsBackend):
     Attributes:
         calls: Names of the verbs in the order of their calls.
         faults: Per verb, what the next calls do before the real work: raise, hang, or answer late.
+        broken: Per verb, what all calls raise for the time being.
         loses: How many of the next live events vanish between broker and reader.
         silent: While true, live events vanish, and nothing raises.
         refuses: Tells whether the broker refuses an event for good.
@@ -56,6 +57,7 @@ class FaultyBackend(MemoryChannelsBackend):
         self.broker = broker
         self.calls: list[str] = []
         self.faults: dict[str, deque[Callable[[], Awaitable[None]]]] = defaultdict(deque)
+        self.broken: dict[str, BaseException] = {}
         self.loses = 0
         self.silent = False
         self.refuses: Callable[[Publication], bool] = lambda _: False
@@ -69,6 +71,18 @@ class FaultyBackend(MemoryChannelsBackend):
             raise error
 
         self.faults[verb].extend([fail] * times)
+
+    def replace(self, verb: str, function: Callable[..., object]) -> None:
+        """Let a verb of this one instance do something else."""
+        setattr(self, verb, function)
+
+    def breaks(self, verb: str, error: BaseException) -> None:
+        """Let all calls of a verb raise, until `mends`."""
+        self.broken[verb] = error
+
+    def mends(self, verb: str) -> None:
+        """Undo `breaks`."""
+        del self.broken[verb]
 
     def hangs(self, verb: str, times: int = 1) -> None:
         """Let the next calls of a verb wait until they are cancelled."""
@@ -97,8 +111,8 @@ class FaultyBackend(MemoryChannelsBackend):
         self._cut = asyncio.get_running_loop().create_future()
 
     async def on_shutdown(self) -> None:
-        await self._before("on_shutdown")
         await super().on_shutdown()
+        await self._before("on_shutdown")
 
     async def stream_events(self) -> AsyncIterator[Event]:
         await self._before("stream_events")
@@ -167,6 +181,9 @@ class FaultyBackend(MemoryChannelsBackend):
     async def _before(self, verb: str) -> None:
         self.calls.append(verb)
         await self._turns()
+        if verb in self.broken:
+            await asyncio.sleep(0)
+            raise self.broken[verb]
         if self.faults[verb]:
             await self.faults[verb].popleft()()
 
