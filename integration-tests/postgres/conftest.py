@@ -12,6 +12,7 @@ import pytest
 from channels_core.backend import ChannelsBackend
 from channels_core.registry import create_backend
 from channels_harness.brokers import backend_url
+from channels_postgres._backend import PostgresChannelsBackend
 
 from .support import MakeBackend
 
@@ -35,8 +36,9 @@ async def make_backend(driver: str, postgres_url: str) -> AsyncIterator[MakeBack
     """Start a backend from URL options; all are stopped at the end."""
     async with AsyncExitStack() as stack:
 
-        async def make(url: str = postgres_url, **options: Any) -> ChannelsBackend:
+        async def make(url: str = postgres_url, **options: Any) -> PostgresChannelsBackend:
             backend = create_backend(backend_url(url, driver, **options))
+            assert isinstance(backend, PostgresChannelsBackend)
             stack.push_async_callback(backend.on_shutdown)
             await backend.on_startup()
             return backend

@@ -10,11 +10,12 @@ from typing import Final
 from channels_core.backend import ChannelsBackend
 from channels_core.events import Event
 from channels_harness import PostgresServer
+from channels_postgres._backend import PostgresChannelsBackend
 
 DEADLINE: Final = 20.0
 """Seconds for what must come; only against hanging."""
 
-MakeBackend = Callable[..., Awaitable[ChannelsBackend]]
+MakeBackend = Callable[..., Awaitable[PostgresChannelsBackend]]
 
 
 class Reader:

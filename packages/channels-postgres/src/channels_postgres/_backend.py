@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
-from typing import ClassVar, Self
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, ClassVar, Final, Self
 
 import msgspec
 
 from channels_core.backend import ChannelsBackend, History, Key, Publication
-from channels_core.events import Event, Position
-from channels_core.exceptions import BackendConnectionError, BackendError, InvalidURL, MessageTooLarge, NotStarted
+from channels_core.events import ORIGIN, Event, Position
+from channels_core.exceptions import (
+    BackendConnectionError,
+    BackendError,
+    HistoryNotSupported,
+    InvalidURL,
+    MessageTooLarge,
+    NotStarted,
+)
 from channels_core.urls import parse_options, without_options
-from channels_postgres._driver import Driver
+from channels_postgres import _statements as sql
+from channels_postgres._driver import Argument, Driver
+from channels_postgres._envelope import Packer, name_bytes
 from channels_postgres._log import LogSession
-from channels_postgres._notify import NotifySession
+from channels_postgres._notify import NotifySession, bucket_names, pack
 from channels_postgres._options import Options
-from channels_postgres._session import Session
+from channels_postgres._schema import in_schema
+from channels_postgres._session import NOTIFY, Session
+from channels_postgres._transactions import fetch_value_in
 
 __all__ = ("PostgresChannelsBackend",)
+
+MAX_NAME_BYTES: Final = 2_000
+"""Bytes of a channel's name with history: an entry of an index takes a third of a page at the most."""
 
 
 class PostgresChannelsBackend(ChannelsBackend):
@@ -33,6 +47,7 @@ class PostgresChannelsBackend(ChannelsBackend):
         self._driver = driver
         self._options = options
         self._session: Session | None = None
+        self._packer = Packer()
         self._proved = False
 
     @classmethod
@@ -84,16 +99,64 @@ class PostgresChannelsBackend(ChannelsBackend):
     async def publish(self, data: bytes, channels: Sequence[str], *, key: Key | None = None) -> None:
         session = self._started()
         self._check_size(data)
-        await session.publish((Publication(data, tuple(channels), key),))
+        if (refused := self._refusal(publication := Publication(data, tuple(channels), key))) is not None:
+            raise refused
+        await session.publish((publication,))
 
     async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
-        """Publish all of the batch in one transaction: all are accepted, or all refused for the same reason."""
+        """Publish in one transaction whatever is not refused beforehand: all of it is accepted, or all refused."""
         session = self._started()
+        outcomes = [self._refusal(publication) for publication in batch]
         try:
-            await session.publish(batch)
+            await session.publish([each for each, refused in zip(batch, outcomes, strict=True) if refused is None])
         except BackendError as exc:
-            return [exc] * len(batch)
-        return [None] * len(batch)
+            return [refused or exc for refused in outcomes]
+        return outcomes
+
+    async def publish_in(self, connection: Any, data: bytes, channels: Sequence[str]) -> None:
+        """Publish one event as part of the caller's transaction: it appears if and only if that commits.
+
+        Needs no start. There is no retry and no position: the order is decided by the commit.
+
+        Args:
+            connection: Of asyncpg (a pool's, too), psycopg's ``AsyncConnection``, or SQLAlchemy's ``AsyncSession`` or
+                ``AsyncConnection`` on one of these drivers. Without a transaction the event is published at once.
+            data: The payload.
+            channels: One or more names.
+
+        Raises:
+            MessageTooLarge: More bytes than `max_payload`.
+            BackendError: A name is too long.
+            ImproperlyConfigured: The connection is of another kind.
+        """
+        self._check_size(data)
+        if (refused := self._refusal(publication := Publication(data, tuple(channels)))) is not None:
+            raise refused
+        for statement, *arguments in self._statements_for(publication):
+            await fetch_value_in(connection, statement, *arguments)
+
+    async def top_in(self, connection: Any, channel: str) -> Position:
+        """Return the position of the newest event that the caller's snapshot sees, to be followed from.
+
+        Under REPEATABLE READ it belongs to exactly the state that the other queries of the transaction read. Under
+        READ COMMITTED ask before the state is read: an event may then be in both, and none in neither.
+
+        Raises:
+            HistoryNotSupported: The backend keeps no history.
+            ImproperlyConfigured: The connection is of a kind that `publish_in` does not know either.
+        """
+        if not self.keeps_history:
+            raise HistoryNotSupported("without history there are no positions; add ?history=N or ?max_age=SECONDS")
+        statement = in_schema(sql.TOP, self._options.prefix)
+        top = await fetch_value_in(connection, statement, name_bytes(channel))
+        return ORIGIN if top is None else Position.parse(top)
+
+    def _statements_for(self, publication: Publication) -> Iterator[tuple[str, *tuple[Argument, ...]]]:
+        if self.keeps_history:
+            for channel in dict.fromkeys(publication.channels):
+                yield in_schema(sql.PUBLISH_IN, self._options.prefix), name_bytes(channel), publication.data
+        else:
+            yield NOTIFY, *pack((publication,), self._packer, bucket_names(self._options.prefix))
 
     async def publish_probe(self, channel: str, data: bytes) -> None:
         await self._started().publish_probe(channel, data)
@@ -103,6 +166,13 @@ class PostgresChannelsBackend(ChannelsBackend):
 
     async def get_tops(self, channels: Sequence[str]) -> dict[str, Position]:
         return await self._started().get_tops(channels)
+
+    def _refusal(self, publication: Publication) -> BackendError | None:
+        if len(publication.data) > self._options.max_payload:
+            return BackendError(f"event of {len(publication.data)} bytes, {self._options.max_payload} are taken")
+        if self.keeps_history and any(len(name_bytes(name)) > MAX_NAME_BYTES for name in publication.channels):
+            return BackendError(f"a channel's name has more than {MAX_NAME_BYTES} bytes, more than an index takes")
+        return None
 
     def _check_size(self, data: bytes) -> None:
         if len(data) > self._options.max_payload:

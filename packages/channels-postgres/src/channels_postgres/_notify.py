@@ -10,11 +10,11 @@ from channels_core.backend import History, Publication
 from channels_core.events import Event, Position
 from channels_core.exceptions import HistoryNotSupported
 from channels_postgres._driver import Driver
-from channels_postgres._envelope import BUCKETS, Record, bucket_of, name_bytes
+from channels_postgres._envelope import BUCKETS, Packer, bucket_of, name_bytes
 from channels_postgres._options import Options
 from channels_postgres._session import Session
 
-__all__ = ("NotifySession", "bucket_names", "records_of")
+__all__ = ("NotifySession", "bucket_names", "pack")
 
 
 def bucket_names(prefix: str) -> list[str]:
@@ -22,11 +22,15 @@ def bucket_names(prefix: str) -> list[str]:
     return [f"{prefix}_{bucket:02x}" for bucket in range(BUCKETS)]
 
 
-def records_of(batch: Iterable[Publication]) -> Iterable[Record]:
-    """Yield what a batch publishes, channel by channel; a channel named twice gets an event once."""
-    for publication in batch:
-        for channel in dict.fromkeys(publication.channels):
-            yield name_bytes(channel), publication.data
+def pack(batch: Iterable[Publication], packer: Packer, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return physical channels and payloads, side by side; a channel named twice gets an event once."""
+    records = (
+        (name_bytes(channel), publication.data)
+        for publication in batch
+        for channel in dict.fromkeys(publication.channels)
+    )
+    buckets, payloads = packer.pack_by_bucket(records)
+    return [names[bucket] for bucket in buckets], payloads
 
 
 class NotifySession(Session):
@@ -56,9 +60,9 @@ class NotifySession(Session):
         await self.listener.unlisten([self._names[bucket] for bucket in removed if not self._uses[bucket]])
 
     async def publish(self, batch: Sequence[Publication]) -> None:
-        buckets, payloads = self.packer.pack_by_bucket(records_of(batch))
+        names, payloads = pack(batch, self.packer, self._names)
         if payloads:
-            await self.notify([self._names[bucket] for bucket in buckets], payloads)
+            await self.notify(names, payloads)
 
     async def publish_probe(self, channel: str, data: bytes) -> None:
         await self.publish((Publication(data, (channel,)),))

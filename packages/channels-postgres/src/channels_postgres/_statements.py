@@ -24,7 +24,7 @@ PUBLISH: Final = "SELECT channels.publish_batch($1::text, $2::bytea[], $3::bigin
 
 PUBLISH_IN: Final = "SELECT channels.publish_bytes($1::bytea, $2::bytea)"
 
-TOP: Final = "SELECT channels.top($1::text)"
+TOP: Final = "SELECT r.epoch || ':' || r.top FROM channels.records AS r WHERE r.channel = $1::bytea"
 
 TOPS: Final = "SELECT r.channel, r.epoch, r.top FROM channels.records AS r WHERE r.channel = ANY ($1::bytea[])"
 
