@@ -9,7 +9,8 @@ from channels_core.stats import Health, Stats
 
 __all__ = ("MEDIA_TYPE", "write_metrics")
 
-MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+MEDIA_TYPE: Final = "text/plain; version=0.0.4"
+"""Litestar adds the character set."""
 
 _COUNTERS: Final = {
     "published": "Publish calls that the broker accepted.",

@@ -13,7 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response
 from litestar.types import Scope
 
-from channels_core.exceptions import MessageTooLarge, PublishError, UnknownChannel
+from channels_core.exceptions import BackendError, MessageTooLarge, PublishError, UnknownChannel
 from channels_litestar._access import check_origin
 from channels_litestar._metrics import MEDIA_TYPE, write_metrics
 from channels_litestar._paths import PARAMETER, read_channel
@@ -56,9 +56,15 @@ class RequestTooLarge(HTTPException):
 
 
 class BrokerAway(HTTPException):
-    """The broker did not accept the event."""
+    """The broker did not accept the event in time; trying again may help."""
 
     status_code = 503
+
+
+class BrokerRefused(HTTPException):
+    """The broker refused the event for good."""
+
+    status_code = 502
 
 
 def make_app(plugin: ChannelsPlugin, info: ServerInfo, allowed_origins: Sequence[str]) -> Litestar:
@@ -94,7 +100,8 @@ def _make_publish(plugin: ChannelsPlugin, info: ServerInfo, allowed_origins: Seq
         except MessageTooLarge as exc:
             raise RequestTooLarge(str(exc)) from exc
         except PublishError as exc:
-            raise BrokerAway(str(exc)) from exc
+            refused = isinstance(exc.__cause__, BackendError)
+            raise (BrokerRefused if refused else BrokerAway)(str(exc)) from exc
 
     path = f"/publish/{{{PARAMETER}:path}}"
     return post(path, status_code=204, request_max_body_size=info.max_bytes)(publish)
@@ -104,7 +111,7 @@ def _make_views(plugin: ChannelsPlugin, info: ServerInfo) -> list[HTTPRouteHandl
     page = files("channels_litestar").joinpath("static", "index.html").read_bytes()
 
     async def show_page() -> Response[bytes]:
-        return Response(page, media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
+        return Response(page, media_type="text/html", headers=_PAGE_HEADERS)
 
     async def show_channels() -> ServerInfo:
         return info

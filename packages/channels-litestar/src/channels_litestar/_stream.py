@@ -87,9 +87,10 @@ class Stream(ABC):
 
     @asynccontextmanager
     async def _subscription(self, start: Start) -> AsyncIterator[Subscriber]:
-        subscription = self._plugin.start_subscription(self._channel, after=start.after, history=start.history)
         try:
-            async with subscription as subscriber:
+            async with self._plugin.start_subscription(
+                self._channel, after=start.after, history=start.history
+            ) as subscriber:
                 yield subscriber
         except BacklogOverflow as exc:
             raise Ended(_ending.OVERFLOW) from exc

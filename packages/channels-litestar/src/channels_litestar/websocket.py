@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Never, cast
@@ -124,6 +125,9 @@ class WebSocketStream(Stream):
         with suppress(Ended):
             await self._send({"type": f"{_HTTP_RESPONSE}.start", "status": status, "headers": headers})
             await self._send({"type": f"{_HTTP_RESPONSE}.body", "body": body})
+        # uvicorn (0.54) takes the handshake for unfinished, and logs an error, until its transport is closed: a turn
+        # of the loop later.
+        await asyncio.sleep(0)
 
     async def _close(self, code: int, reason: str) -> None:
         with suppress(Ended):

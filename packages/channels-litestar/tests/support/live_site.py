@@ -32,7 +32,6 @@ __all__ = (
     "close_code",
     "eventually",
     "feed",
-    "free_listener",
     "receive",
     "refusal",
     "reset",
@@ -49,24 +48,19 @@ async def eventually(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def free_listener() -> socket.socket:
-    """Return a listening socket on a free loopback port."""
-    return socket.create_server(("127.0.0.1", 0), backlog=512)
-
-
 class Site:
     """An application with a plugin, served; use as an async context manager.
 
     Args:
         plugin: Its handlers are what is tested.
         app_options: Further arguments for `litestar.Litestar`.
-        listener: Where to listen; a free port unless given.
+        app: An application that has the plugin already.
     """
 
-    def __init__(self, plugin: ChannelsPlugin, *, listener: socket.socket | None = None, **app_options: Any) -> None:
+    def __init__(self, plugin: ChannelsPlugin, *, app: Litestar | None = None, **app_options: Any) -> None:
         self.plugin: Final = plugin
-        self.app: Final = Litestar(plugins=[plugin], logging_config=None, **app_options)
-        self._listener: Final = listener or free_listener()
+        self.app: Final = app or Litestar(plugins=[plugin], logging_config=None, **app_options)
+        self._listener: Final = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.address: Final[tuple[str, int]] = self._listener.getsockname()
         self.server: Final = uvicorn.Server(
             uvicorn.Config(self.app, log_level="warning", log_config=None, timeout_graceful_shutdown=10)
