@@ -90,7 +90,7 @@ _DISTRIBUTIONS: Final = (
     "integration-tests",
 )
 
-_TOOLS: Final = ("pytest", "pytest-asyncio", "pytest-randomly", "pytest-timeout", "sqlalchemy", "greenlet")
+_TOOLS: Final = ("pytest", "pytest-asyncio", "pytest-randomly", "pytest-timeout", "sqlalchemy", "greenlet", "sybil")
 
 
 def _pins() -> list[str]:
