@@ -147,13 +147,15 @@ async def test_what_cannot_be_published_is_not_lost() -> None:
 
 async def test_only_declared_channels_are_offered() -> None:
     """With --channel a person chooses from a list."""
-    async with serving("memory://", "--channel", "news", "--channel", "chat") as server:
-        async with browsing(server.base_url) as [page]:
-            await page.get_by_label("Channel", exact=True).select_option("chat")
-            await page.get_by_role("button", name="Join").click()
-            await expect_status(page, "Live")
-            await publish(page, "hello")
-            await expect_events(page, "hello")
+    async with (
+        serving("memory://", "--channel", "news", "--channel", "chat") as server,
+        browsing(server.base_url) as [page],
+    ):
+        await page.get_by_label("Channel", exact=True).select_option("chat")
+        await page.get_by_role("button", name="Join").click()
+        await expect_status(page, "Live")
+        await publish(page, "hello")
+        await expect_events(page, "hello")
 
 
 async def test_leaving() -> None:
