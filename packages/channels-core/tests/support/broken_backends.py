@@ -157,6 +157,13 @@ class LeavesASocket(RemoteBackend):
         self.forgotten = socket.socket()
 
 
+class SwallowsProbes(RemoteBackend):
+    """Accepts a probe and does not send it."""
+
+    async def publish_probe(self, channel: str, data: bytes) -> None:
+        self._started()
+
+
 LIMIT = 2000
 
 

@@ -24,6 +24,7 @@ from broken_backends import (
     ReordersABatch,
     RepeatsRetries,
     ReusesOffsets,
+    SwallowsProbes,
     UpperCasesNames,
 )
 from memory_subject import RemoteBackend
@@ -45,6 +46,7 @@ CASES = {
     RepeatsRetries: ("a-retry-is-stored-once", "received .b'1', b'1'"),
     ComparesWithTheLastKey: ("an-abandoned-attempt-behind-its-retry-is-stored-once", "b'3', b'2'"),
     EndsByItself: ("a-broken-connection-is-heard", "ended by itself"),
+    SwallowsProbes: ("a-probe-comes-back", "event 1 of 1 did not arrive"),
     CutsOff: ("one-byte-too-many-is-refused", "2001 bytes were accepted"),
     CountsWrongly: ("the-largest-payload-arrives", "2001 bytes are more than 2000"),
 }

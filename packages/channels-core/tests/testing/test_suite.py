@@ -31,7 +31,7 @@ class Complete(MemorySubject, ChannelsBackendSuite):
 
 def test_a_complete_suite_has_no_problems() -> None:
     """Nothing removed, nothing replaced, all mandatory hooks: nothing to say."""
-    assert problems_of(Complete) == []
+    assert problems_of(Complete()) == []
 
 
 def test_a_removed_rule_is_found() -> None:
@@ -40,7 +40,7 @@ def test_a_removed_rule_is_found() -> None:
     class Removed(Complete):
         test_joins_are_exact = None
 
-    assert problems_of(Removed) == ["rule 'joins-are-exact' is removed without a reason; state one in overrides"]
+    assert problems_of(Removed()) == ["rule 'joins-are-exact' is removed without a reason; state one in overrides"]
 
 
 def test_a_silently_overridden_rule_is_found() -> None:
@@ -49,7 +49,7 @@ def test_a_silently_overridden_rule_is_found() -> None:
     class Replaced(Complete):
         def test_joins_are_exact(self) -> None: ...
 
-    assert problems_of(Replaced) == ["rule 'joins-are-exact' is overridden without a reason; state one in overrides"]
+    assert problems_of(Replaced()) == ["rule 'joins-are-exact' is overridden without a reason; state one in overrides"]
 
 
 def test_an_override_with_a_reason_is_good() -> None:
@@ -60,7 +60,7 @@ def test_an_override_with_a_reason_is_good() -> None:
 
         def test_joins_are_exact(self) -> None: ...
 
-    assert problems_of(Stated) == []
+    assert problems_of(Stated()) == []
 
 
 def test_a_reason_for_nothing_is_found() -> None:
@@ -70,7 +70,7 @@ def test_a_reason_for_nothing_is_found() -> None:
         overrides: ClassVar = {"joins-are-exact": "", "no-such-rule": "x", "a-retry-is-stored-once": " "}
         test_a_retry_is_stored_once = None
 
-    assert problems_of(Stale) == [
+    assert problems_of(Stale()) == [
         "overrides names 'joins-are-exact', which is no rule that this suite replaces",
         "overrides names 'no-such-rule', which is no rule that this suite replaces",
         "overrides names 'a-retry-is-stored-once' without a reason",
@@ -86,10 +86,19 @@ def test_history_without_its_hooks_is_found() -> None:
         def make_backend(self) -> ChannelsBackend:
             return MemoryChannelsBackend(100)
 
-    assert problems_of(Bare) == [
+    assert problems_of(Bare()) == [
         "a backend with history must have the hook lose_memory()",
         "a backend with history must have the hook trim()",
     ]
+
+
+def test_hooks_may_be_bound_by_a_fixture() -> None:
+    """A server that a fixture gives brings its hooks with it."""
+    bound = Complete()
+    bound.lose_memory = None  # type: ignore[assignment, method-assign]  # as a fixture would
+    assert problems_of(bound) == ["a backend with history must have the hook lose_memory()"]
+    bound.lose_memory = Complete().lose_memory  # type: ignore[method-assign]  # as a fixture would
+    assert problems_of(bound) == []
 
 
 def test_the_guard_cannot_be_replaced() -> None:

@@ -65,6 +65,9 @@ class Instance:
     async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
         return await self._within(self.backend.publish_batch(batch), "publish_batch")
 
+    async def publish_probe(self, data: bytes, channel: str) -> None:
+        await self._within(self.backend.publish_probe(channel, data), "publish_probe")
+
     async def history(self, channel: str, limit: int | None = None, *, after: Position | None = None) -> History:
         return await self._within(self.backend.get_history(channel, limit, after=after), "get_history")
 

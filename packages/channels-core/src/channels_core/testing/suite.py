@@ -50,7 +50,7 @@ class ChannelsBackendSuite(Subject):
 
     def test_the_suite_is_complete(self) -> None:
         """No rule is removed or silently overridden, and mandatory hooks are there."""
-        problems = problems_of(type(self))
+        problems = problems_of(self)
         if problems:
             pytest.fail("\n".join(problems), pytrace=False)
 
@@ -89,8 +89,11 @@ class _Summary:
                     terminalreporter.write_line(detail)
 
 
-def problems_of(suite: type[ChannelsBackendSuite]) -> list[str]:
-    """List rules that were removed or overridden without a reason, reasons without a rule, and missing hooks."""
+def problems_of(suite: ChannelsBackendSuite) -> list[str]:
+    """List rules that were removed or overridden without a reason, reasons without a rule, and missing hooks.
+
+    Hooks may be bound by a fixture of the suite, so they are looked for on the instance.
+    """
     problems = [
         f"rule {rule.id!r} is {_changed(suite, rule)} without a reason; state one in overrides"
         for rule in RULES.values()
@@ -102,14 +105,14 @@ def problems_of(suite: type[ChannelsBackendSuite]) -> list[str]:
         elif not reason.strip():
             problems.append(f"overrides names {identity!r} without a reason")
     if suite.keeps_history:
-        missing = [name for name in MANDATORY_WITH_HISTORY if getattr(suite, name) is None]
+        missing = suite.missing_hooks(MANDATORY_WITH_HISTORY)
         problems += [f"a backend with history must have the hook {name}()" for name in missing]
     return problems
 
 
-def _changed(suite: type[ChannelsBackendSuite], rule: Rule) -> str:
+def _changed(suite: ChannelsBackendSuite, rule: Rule) -> str:
     name = _method_name(rule)
-    method = getattr(suite, name, None)
+    method = getattr(type(suite), name, None)
     if method is getattr(ChannelsBackendSuite, name):
         return ""
     return "overridden" if callable(method) else "removed"

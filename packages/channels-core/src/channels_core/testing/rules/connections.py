@@ -65,3 +65,21 @@ async def calls_open_no_connection_each(stage: Stage) -> None:
     grown = await stage.connection_count() - before
     check(grown <= SPARE, f"50 calls of each kind opened {grown} connections")
     await receiving.take(50)
+
+
+@rule()
+async def a_probe_comes_back(stage: Stage) -> None:
+    """What `publish_probe` sends to a private channel arrives; `probe_channels` of two instances differ.
+
+    Troubleshooting: send probes the same way as events, so that they prove delivery and not a ping.
+    """
+    publishing, receiving = await stage.pair()
+    private = stage.channel("-probe")
+    channels = [private, *receiving.backend.probe_channels()]
+    other = (await stage.instance()).backend
+    check(not set(channels) & set(other.probe_channels()), f"two instances share probe channels: {channels}")
+    await receiving.subscribe(*channels)
+    for number, channel in enumerate(channels):
+        await publishing.publish_probe(b"%d" % number, channel)
+        (event,) = await receiving.take(1)
+        check((event.channel, event.data) == (channel, b"%d" % number), f"a probe came back as {event}")
