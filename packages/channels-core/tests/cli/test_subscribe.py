@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import subprocess
@@ -102,9 +101,12 @@ def test_ctrl_c_on_the_real_command() -> None:
     command = [sys.executable, "-m", "channels_core.cli", "subscribe", "memory://?history=3", "news"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline() == "subscribed to news\n"
-        os.kill(process.pid, signal.SIGINT)
-        _, rest = process.communicate(timeout=30)
+        try:
+            assert process.stderr.readline() == "subscribed to news\n"
+            process.send_signal(signal.SIGINT)
+            _, rest = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert Cursor.parse(token_in(rest)) == {"news": ORIGIN}
 
