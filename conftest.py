@@ -33,6 +33,8 @@ class AsyncPythonParser(CodeBlockParser):
 def open_loop(namespace: dict[str, Any]) -> None:
     """Give the document an event loop of its own."""
     namespace[RUNNER] = asyncio.Runner()
+    # Litestar resolves the annotations of a handler in the module that it says it is from.
+    namespace["__name__"] = "__main__"
 
 
 def close_loop(namespace: dict[str, Any]) -> None:
