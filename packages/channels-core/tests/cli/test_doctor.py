@@ -117,6 +117,26 @@ def test_history_that_forgets(invoke: Invoke, install: Installer) -> None:
     assert "is not in the history" in result.output
 
 
+@pytest.mark.parametrize(
+    "publishing, last",
+    [("", "disconnect"), ("async def publish_batch(self, batch): raise BackendError('no')", "publish")],
+)
+def test_broker_is_always_left(invoke: Invoke, install: Installer, publishing: str, last: str) -> None:
+    """The connection is closed inside the step *disconnect*, and after a failure too."""
+    stopping = """
+async def on_shutdown(self):
+    print("left the broker")
+    await super().on_shutdown()
+"""
+    scheme = f"doctor-leaves-{last}"
+    install_sick(install, scheme, stopping + publishing)
+    result = invoke("doctor", f"{scheme}://")
+    assert steps_of(result)[-1][1] == last
+    assert result.output.count("left the broker") == 1
+    if last == "disconnect":
+        assert result.output.index("left the broker") < result.output.index("ok    disconnect")
+
+
 def test_broken_disconnect(invoke: Invoke, install: Installer) -> None:
     """A backend that fails while it disconnects never gets a traceback on the screen."""
     install_sick(install, "doctor-stuck", "async def on_shutdown(self): raise BackendError('stuck')")

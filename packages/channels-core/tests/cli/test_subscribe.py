@@ -77,6 +77,13 @@ def test_errors_are_one_line(invoke: Invoke, arguments: Sequence[str], message: 
     assert result.stderr.count("\n") == 1
 
 
+def test_channel_is_required(invoke: Invoke) -> None:
+    """Without a channel there is nothing to follow: a usage error."""
+    result = invoke("subscribe", "memory://")
+    assert result.exit_code == 2
+    assert "Missing argument 'CHANNEL...'" in result.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_cleanly(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end the command with exit code 0, and with the token."""
