@@ -101,9 +101,13 @@ class MemoryBroker:
     Args:
         history: Events kept per channel, 0 for none.
         max_age: Seconds after which an event is never delivered from history again.
+
+    Raises:
+        ImproperlyConfigured: A negative number, or ``max_age`` without history.
     """
 
     def __init__(self, history: int, max_age: float | None) -> None:
+        _check_limits(history, max_age)
         self.history: Final = history
         self.max_age: Final = max_age
         self._lock: Final = threading.Lock()
@@ -231,6 +235,15 @@ class MemoryBroker:
             del self._husks[idle[0]]
 
 
+def _check_limits(history: int, max_age: float | None) -> None:
+    if history < 0:
+        raise ImproperlyConfigured(f"history={history} is negative; 0 keeps none")
+    if max_age is not None and max_age <= 0:
+        raise ImproperlyConfigured(f"max_age={max_age} is not positive; None keeps events without an age limit")
+    if max_age is not None and history == 0:
+        raise ImproperlyConfigured("max_age without history keeps nothing; set history as well")
+
+
 def _oldest(records: OrderedDict[str, _Record]) -> tuple[str, _Record] | None:
     return next(iter(records.items()), None)
 
@@ -266,7 +279,7 @@ def shared_broker(name: str, history: int | None, max_age: float | None, *, any_
     """Find the process's broker of that name, or make it.
 
     Raises:
-        ImproperlyConfigured: It exists with other options.
+        ImproperlyConfigured: It exists with other options, or these cannot be.
     """
     with _named_lock:
         broker = _named.get(name)

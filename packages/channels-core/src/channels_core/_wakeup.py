@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Final
 
 
@@ -29,8 +30,9 @@ class Wakeup:
         self._set = True
         if threading.get_ident() == self._thread:
             self._wake()
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
+        else:
+            with suppress(RuntimeError):  # the loop has closed, so nobody waits any more
+                self._loop.call_soon_threadsafe(self._wake)
 
     async def wait(self) -> None:
         """Return as soon as `set` was called since the last `wait` returned."""

@@ -14,7 +14,6 @@ from channels_core.events import Event, Position
 from channels_core.exceptions import (
     BackendError,
     HistoryNotSupported,
-    ImproperlyConfigured,
     InvalidURL,
     NotStarted,
 )
@@ -43,7 +42,6 @@ class MemoryChannelsBackend(ChannelsBackend):
     """
 
     def __init__(self, history: int = 0, *, max_age: float | None = None) -> None:
-        _check_limits(history, max_age)
         self._adopt(MemoryBroker(history, max_age))
 
     @classmethod
@@ -65,7 +63,6 @@ class MemoryChannelsBackend(ChannelsBackend):
         max_age = None if options.max_age is msgspec.UNSET else options.max_age
         if not parts.netloc:
             return cls(history or 0, max_age=max_age)
-        _check_limits(history, max_age)
         backend = cls.__new__(cls)
         any_age = options.max_age is msgspec.UNSET
         backend._adopt(shared_broker(unquote(parts.netloc), history, max_age, any_age=any_age))
@@ -125,12 +122,3 @@ class MemoryChannelsBackend(ChannelsBackend):
         if self._receiver is None:
             raise NotStarted("the memory backend is not started; call on_startup first")
         return self._receiver
-
-
-def _check_limits(history: int | None, max_age: float | None) -> None:
-    if history is not None and history < 0:
-        raise ImproperlyConfigured(f"history={history} is negative; 0 keeps none")
-    if max_age is not None and max_age <= 0:
-        raise ImproperlyConfigured(f"max_age={max_age} is not positive; None keeps events without an age limit")
-    if max_age is not None and history == 0:
-        raise ImproperlyConfigured("max_age without history keeps nothing; set history as well")

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from channels_core._link import Backoff, Link
@@ -84,6 +85,11 @@ class Lane:
         """Queue an entry; callable from any thread."""
         self._queue.append(entry)
         self._wakeup.set()
+
+    def discard(self, entry: _Entry) -> None:
+        """Forget an entry that nobody waits for any more, unless it is on its way already."""
+        with suppress(ValueError):
+            self._queue.remove(entry)
 
     async def run(self) -> None:
         """Publish what is queued, for ever."""
@@ -219,11 +225,16 @@ class Publisher:
         """
         self._check_open()
         receipt: Receipt = asyncio.get_running_loop().create_future()
-        self._awaited.put(_Entry(data, channels, receipt))
+        entry = _Entry(data, channels, receipt)
+        self._awaited.put(entry)
         try:
             async with asyncio.timeout(timeout):
                 await receipt
+        except asyncio.CancelledError:
+            self._awaited.discard(entry)
+            raise
         except TimeoutError:
+            self._awaited.discard(entry)
             self._counters.failed += 1
             raise PublishError(
                 f"the broker did not accept the event within {timeout} s; it may still appear, once or never"
