@@ -150,6 +150,20 @@ async def test_publish_mode(data: str | bytes) -> None:
         assert await receive(one) == expected
 
 
+async def test_a_burst_of_messages_is_published_in_order() -> None:
+    """More small messages at once than may wait for the broker are all published, in order."""
+    plugin = make_plugin(ws_handler_publish=True, max_pending=50)
+    async with Site(plugin) as site, site.connect("/chat") as reader, site.connect("/chat", compression=None) as writer:
+        numbers = [str(number) for number in range(3000)]
+        writer.transport.write(b"".join(masked_frame(number) for number in numbers))
+        assert [await receive(reader) for _ in numbers] == numbers
+
+
+def masked_frame(text: str) -> bytes:
+    """Return a client's text frame; written by hand, so that many are in one packet."""
+    return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text.encode()
+
+
 async def test_without_publish_mode_messages_are_discarded() -> None:
     """By default what a client sends goes nowhere, and the connection stays."""
     async with Site(make_plugin()) as site, site.connect("/chat") as client:

@@ -37,6 +37,9 @@ MAX_HISTORY: Final = 1_000
 MAX_BACKLOG: Final = 1_000
 """Events that may wait for one slow client."""
 
+MAX_PENDING: Final = 10_000
+"""Events of WebSocket clients that may wait for the broker, all together."""
+
 GRACE: Final = 1
 """Seconds that the server waits for connections, and the plugin for its publish queue, when it is stopped."""
 
@@ -101,6 +104,7 @@ def _make_plugin(
         channels=channels,
         arbitrary_channels_allowed=not channels,
         max_backlog=MAX_BACKLOG,
+        max_pending=MAX_PENDING,
         backlog_strategy="catchup" if backend.keeps_history else "backoff",
         create_ws_route_handlers=True,
         ws_handler_base_path="/ws",

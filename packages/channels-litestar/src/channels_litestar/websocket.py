@@ -85,6 +85,9 @@ class WebSocketStream(Stream):
         try:
             await self._access.require_recent("publish")
             self._plugin.publish(data, self._channel)
+            # The server may have a burst of messages at hand, and gives them without a turn of the loop in between;
+            # the publisher needs one, or its queue fills up while the broker is idle.
+            await asyncio.sleep(0)
         except REFUSALS as exc:
             raise Ended(_ending.DENIED) from exc
         except MessageTooLarge as exc:
