@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from live_site import close_code, eventually, receive
-from served import run_serve, serving
+from served import run_serve, serving, serving_with_uvicorn
 
 
 async def test_published_over_http_received_over_websocket_and_sse() -> None:
@@ -99,6 +99,23 @@ async def test_a_stop_with_many_open_streams(number: signal.Signals) -> None:
         assert (code, errors) == (0, "")
         assert {await close_code(each) for each in sockets} == {1012}
         assert (await response.aread()).startswith(b"retry:")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_that_knows_nothing_of_us_does_not_wait(number: signal.Signals) -> None:
+    """Under the plain uvicorn command a stop signal ends all streams, a user's own too; otherwise it would wait."""
+    async with (
+        serving_with_uvicorn("plain_app:app") as server,
+        server.client() as client,
+        client.stream("GET", "/sse/chat") as generated,
+        client.stream("GET", "/own") as own,
+        server.connect("/ws/chat") as socket_,
+    ):
+        code, _ = await server.stop(number)
+        assert code == {signal.SIGTERM: -signal.SIGTERM, signal.SIGINT: 0}[number]  # as without us
+        assert await close_code(socket_) == 1012
+        assert (await generated.aread()).startswith(b"retry:")
+        assert await own.aread() == b""
 
 
 async def test_a_stop_does_not_wait_for_a_client_that_reads_nothing() -> None:

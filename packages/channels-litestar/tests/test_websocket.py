@@ -388,6 +388,7 @@ async def test_guards() -> None:
         (["https://here.example"], "https://elsewhere.example", False),
         (["https://here.example"], None, True),
         ([], "https://here.example", False),
+        (["https://here.example"], "http://HOST", False),
         (["same-origin"], "http://HOST", True),
         (["same-origin"], "https://elsewhere.example", False),
         (["same-origin"], "null", False),

@@ -7,12 +7,13 @@ import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final
 
 import httpx
 import websockets
 
-__all__ = ("STOP_DEADLINE", "Served", "run_serve", "serving")
+__all__ = ("STOP_DEADLINE", "Served", "run_serve", "serving", "serving_with_uvicorn")
 
 STOP_DEADLINE: Final = 15.0
 """Seconds for a stop that takes less than two; a server that hangs is found all the same."""
@@ -69,6 +70,26 @@ async def run_serve(*arguments: str) -> tuple[int, str]:
         _, errors = await process.communicate()
     assert process.returncode is not None
     return process.returncode, errors.decode()
+
+
+@contextlib.asynccontextmanager
+async def serving_with_uvicorn(app: str) -> AsyncIterator[Served]:
+    """Run the ``uvicorn`` command on an application of this folder, with nothing but its defaults."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", app, "--app-dir", str(Path(__file__).parent), "--port", "0"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(_START_DEADLINE):
+            while "running on" not in (line := (await process.stderr.readline()).decode()):
+                assert line, "uvicorn ended before it was running"
+        yield Served(process, next(word for word in line.split() if word.startswith("http://")))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
 
 @contextlib.asynccontextmanager
