@@ -32,8 +32,8 @@ def find_folders() -> list[Path]:
 def check(folder: Path) -> bool:
     """Return whether mypy accepts the folder."""
     print(f"mypy {folder}", flush=True)
-    # The folder is the base of its modules' names, so that its sub-folders may each have a conftest.py.
-    environment = {**os.environ, "MYPYPATH": str(ROOT / folder)}
+    # The folder, or its src, is the base of its modules' names; then sub-folders may each have a conftest.py.
+    environment = {**os.environ, "MYPYPATH": f"{ROOT / folder}{os.pathsep}{ROOT / folder / 'src'}"}
     command = [sys.executable, "-m", "mypy", "--no-error-summary", "--explicit-package-bases", str(folder)]
     return subprocess.run(command, cwd=ROOT, env=environment).returncode == 0
 
