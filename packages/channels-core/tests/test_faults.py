@@ -359,6 +359,42 @@ async def test_a_refused_channel_concerns_its_own_joins_only(backend: FaultyBack
         await public.stop()
 
 
+async def test_a_refused_newcomer_does_not_keep_others_deaf(backend: FaultyBackend) -> None:
+    """Who asks for a channel that the broker refuses, while the plugin restarts, concerns nobody else."""
+    original = backend.subscribe
+
+    async def refuse_secret(names: Any) -> None:
+        if "secret" in names:
+            raise BackendError("no permission for 'secret'")
+        await original(names)
+
+    backend.replace("subscribe", refuse_secret)
+    async with plugin(backend) as channels, channels.subscribe("a") as stream:
+        released = asyncio.Event()
+        backend.blocks("on_startup", released)
+        backend.cut()
+        await until(lambda: not channels.health().ok)
+        joining = asyncio.create_task(join(channels, "secret"))
+        await turns()
+        released.set()
+        with pytest.raises(BackendError):
+            await joining
+        await deaf_and_back(channels, 1)
+        broker(backend).publish_now("a", b"x")
+        assert (await take(stream, 1 if backend.keeps_history else 2))[-1].data == b"x"
+
+
+async def test_a_channel_that_is_refused_after_a_restart_is_no_secret(backend: FaultyBackend) -> None:
+    """Streams that have a channel which the broker now refuses are deaf in it, and health says so."""
+    async with plugin(backend) as channels, channels.subscribe("a"):
+        backend.breaks("subscribe", BackendError("no permission any more"))
+        backend.cut()
+        await until(lambda: "no permission any more" in channels.health().detail)
+        assert not channels.health().ok
+        backend.mends("subscribe")
+        await deaf_and_back(channels, 1)
+
+
 @pytest.mark.parametrize("error", BROKEN, ids=repr)
 async def test_a_subscribe_that_breaks_restarts_and_succeeds(backend: FaultyBackend, error: BaseException) -> None:
     """A failed subscribe marks the plugin unhealthy; the join waits and gets its channel."""

@@ -113,7 +113,7 @@ class Router:
             self._forget(channel)
         if private:
             await self._link.call("subscribe", self._backend.subscribe(private))
-        await self._open(list(self._channels))
+        await self._open_each(list(self._channels))
 
     async def reconcile(self) -> None:
         """Bring the broker's subscriptions in line with what is wanted, as long as the session lasts."""
@@ -121,7 +121,7 @@ class Router:
             await self._changed.wait()
             opening, self._opening = self._opening, {}
             wanted = [name for name in opening if name in self._channels and not self._channels[name].confirmed]
-            await self._open_new(wanted)
+            await self._open_each(wanted)
             await self._close_unwanted()
 
     def disconnect(self) -> None:
@@ -140,16 +140,17 @@ class Router:
             channel.refuse(NotStarted("the plugin was stopped"))
         self._channels.clear()
 
-    async def _open_new(self, names: list[str]) -> None:
-        """Open channels that joins wait for; a refusal concerns only the channel that is refused."""
+    async def _open_each(self, names: list[str]) -> None:
+        """Open channels; a refusal concerns only the joins of the channel that is refused."""
         try:
             await self._open(names)
         except BackendError as exc:
             if len(names) == 1:
                 self._refuse(names[0], exc)
                 return
-            for name in names:
-                await self._open_new([name])
+            half = len(names) // 2
+            await self._open_each(names[:half])
+            await self._open_each(names[half:])
 
     async def _open(self, names: list[str]) -> None:
         for start in range(0, len(names), MAX_NAMES):
@@ -176,13 +177,17 @@ class Router:
     def _announce_break(self, channel: Channel) -> None:
         broken, channel.broken = channel.broken, None
         for stream in broken or ():
-            if stream in channel.members:
-                stream.push_gap(Gap(channel.name, "disconnected"))
+            stream.push_gap(Gap(channel.name, "disconnected"))
 
     def _refuse(self, name: str, error: BackendError) -> None:
-        channel = self._channels.pop(name, None)
-        if channel is not None:
-            channel.refuse(error)
+        """Fail the joins of a channel; where streams have it already, the whole session fails."""
+        channel = self._channels.get(name)
+        if channel is None:
+            return
+        if channel.members:
+            raise error
+        del self._channels[name]
+        channel.refuse(error)
 
     async def _close_unwanted(self) -> None:
         closing, self._closing = self._closing, {}
