@@ -25,6 +25,18 @@ def drain(backlog: Backlog) -> list[Item]:
     return list(backlog.take_all())
 
 
+def note_lags(backlog: Backlog) -> list[tuple[str, Position]]:
+    """Own a backlog whose lost events are read again; returns where from."""
+    lags: list[tuple[str, Position]] = []
+
+    def note(channel: str, last: Position) -> bool:
+        lags.append((channel, last))
+        return True
+
+    backlog.on_lag = note
+    return lags
+
+
 def gap(reason: GapReason, first: int, last: int, channel: str = "a") -> Gap:
     return Gap(channel, reason, Position("e", first - 1), Position("e", last), last - first + 1)
 
@@ -240,8 +252,7 @@ async def test_close_without_an_owner() -> None:
 def test_catchup_asks_for_what_does_not_fit() -> None:
     """What does not fit is asked for again, after the last position that is in the stream."""
     backlog = make(1, "catchup")
-    lags: list[tuple[str, Position]] = []
-    backlog.on_lag = lambda channel, last: lags.append((channel, last))
+    lags = note_lags(backlog)
     backlog.push(event(1))
     backlog.push(event(2))
 
@@ -254,8 +265,7 @@ def test_catchup_asks_for_what_does_not_fit() -> None:
 def test_with_history_in_front_an_overflow_is_read_again(strategy: BacklogStrategy) -> None:
     """Until the front is used up nothing is dropped and nothing ends, whatever the strategy."""
     backlog = make(1, strategy)
-    lags: list[tuple[str, Position]] = []
-    backlog.on_lag = lambda channel, last: lags.append((channel, last))
+    lags = note_lags(backlog)
     backlog.push_front([event(1), event(2)])
     backlog.push(event(3))
     backlog.push(event(4))
@@ -363,6 +373,25 @@ async def test_put_waits_for_room_and_gets_the_first_that_is_made() -> None:
         make_room(backlog)
         await asyncio.wait_for(waiting, DEADLINE)
         assert len(backlog) == 1
+
+
+async def test_two_who_wait_for_room() -> None:
+    """Each gets in when there is room for it, one after the other."""
+    backlog = make(1)
+    backlog.push(event(1))
+
+    async def put(number: int) -> None:
+        await backlog.wait_room()
+        backlog.push(event(number))
+
+    putting = [asyncio.create_task(put(number)) for number in (2, 3)]
+    await turns()
+    seen = []
+    for _ in range(3):
+        seen.append(backlog.pop())
+        await turns()
+    assert seen == [event(1), event(2), event(3)]
+    assert all(task.done() for task in putting)
 
 
 async def test_the_end_wakes_everybody() -> None:

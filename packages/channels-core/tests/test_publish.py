@@ -328,6 +328,20 @@ async def test_cancelling_while_it_is_sent() -> None:
         assert channels.stats().published == 3
 
 
+async def test_cancelled_on_its_way_when_the_plugin_stops() -> None:
+    """What nobody waits for any more is no reason to complain, only to wait."""
+    backend = SlowMemory()
+    channels = make(backend, shutdown_timeout=0.01)
+    await channels.start()
+    backend.gate.clear()
+    accepting = asyncio.create_task(channels.wait_published("x", "a"))
+    await turns()
+    accepting.cancel()
+    await asyncio.wait((accepting,))
+    await channels.stop()
+    assert channels.stats().published == 0
+
+
 # Backends that break their promise
 
 

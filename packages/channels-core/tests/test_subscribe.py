@@ -415,6 +415,9 @@ async def test_resume_without_history_puts_a_gap_in_front(plain: ChannelsPlugin)
         await plain.subscribe(["a", "b"], history=1, after={"b": ORIGIN})
     async with plain.subscribe("b", history=1, after={"b": ORIGIN}) as stream:
         assert await take(stream, 1) == [Gap("b", "disconnected")]
+        await plain.subscribe("b", subscriber=stream, after={"b": ORIGIN})
+        plain.publish("no second gap", "b")
+        assert await data(stream, 1) == [b"no second gap"]
 
 
 async def test_a_damaged_token_is_refused(channels: ChannelsPlugin) -> None:

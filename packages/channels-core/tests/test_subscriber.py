@@ -292,6 +292,17 @@ async def test_put_waits_for_room_and_put_nowait_does_not() -> None:
         assert [item.data for item in await take_rest(stream)] == [b"3"]
 
 
+async def test_what_no_history_brings_is_not_read_again() -> None:
+    """An event put in by hand that does not fit is a loss like any other, also where others are caught up with."""
+    async with (
+        make(history=10, max_backlog=1, backlog_strategy="catchup") as channels,
+        channels.subscribe("a") as stream,
+    ):
+        stream.put_nowait(event(1, "b"))
+        stream.put_nowait(event(2, "b"))
+        assert await take(stream, 2) == [event(1, "b"), Gap("b", "backlog", Position("e", 1), Position("e", 2), 1)]
+
+
 async def test_stop_discards_what_waits(channels: ChannelsPlugin) -> None:
     """Stopping leaves all channels, drops what waits and ends the stream; stopping again does nothing."""
     stream = await channels.subscribe(["a", "b"])

@@ -79,11 +79,16 @@ class Joiner:
         self._counters.delivered += sum(isinstance(item, Event) for item in items)
         stream.push_front(items)
 
-    def lag(self, stream: Backlog, name: str, last: Position) -> None:
-        """Feed a stream from history after ``last``, because live events of the channel do not fit."""
+    def lag(self, stream: Backlog, name: str, last: Position) -> bool:
+        """Feed a stream from history after ``last``, because live events of the channel do not fit.
+
+        False when the stream does not have the channel: what was put into it by hand is in no history.
+        """
         channel = self._router.channel(name)
-        if channel is not None and stream in channel.members:
-            self._lag(stream, channel, last)
+        if channel is None or stream not in channel.members:
+            return False
+        self._lag(stream, channel, last)
+        return True
 
     def feed(self, stream: Backlog) -> None:
         """Read on for a stream that lags and whose consumer waits."""

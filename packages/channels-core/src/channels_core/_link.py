@@ -63,11 +63,6 @@ class Link:
         self._ended = False
         self._reads: Final = asyncio.Semaphore(MAX_READS)
 
-    @property
-    def is_up(self) -> bool:
-        """Whether publishing and reading are allowed."""
-        return self._up.is_set() and not self._ended
-
     def open(self) -> None:
         """Allow publishing and reading."""
         self._up.set()

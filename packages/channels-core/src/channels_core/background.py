@@ -60,7 +60,7 @@ class BackgroundConsumer:
                 await self._finish()
         finally:
             await self.cancel()
-            self._subscriber._release(self)
+            self._subscriber._unclaim()
         await self._settle(exc)
 
     async def cancel(self) -> None:

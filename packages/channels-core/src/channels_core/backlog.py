@@ -66,7 +66,7 @@ class Backlog:
     Attributes:
         dropped: Events dropped because the backlog was full.
         on_lag: Called when an event does not fit and must be read again from history, with its channel and the last
-            position that is in the stream; set by the owner.
+            position that is in the stream; false where that cannot be. Set by the owner.
         on_overflow: Called when the stream ended because it was full; set by the owner.
         on_hungry: Called when the consumer waits although a channel lags; set by the owner.
     """
@@ -110,7 +110,7 @@ class Backlog:
         self._ended = False
         self._error: BaseException | None = None
         self.dropped = 0
-        self.on_lag: Callable[[str, Position], None] | None = None
+        self.on_lag: Callable[[str, Position], bool] | None = None
         self.on_overflow: Callable[[], None] | None = None
         self.on_hungry: Callable[[], None] | None = None
 
@@ -306,15 +306,20 @@ class Backlog:
 
     def _overflow(self, event: Event) -> None:
         catches_up = self._strategy == "catchup" or bool(self._front)
-        if catches_up and event.position is not None and self.on_lag is not None:
-            self.on_lag(event.channel, event.position.before())
-        elif self._strategy == "close":
+        if catches_up and self._lags(event):
+            return
+        if self._strategy == "close":
             self._close()
         elif self._strategy == "dropleft":
             self._drop_left()
             self._append(event)
         else:
             self.push_gap(self._lose(event))
+
+    def _lags(self, event: Event) -> bool:
+        """Ask the owner to read on from history; false where that would not bring the event."""
+        position = event.position
+        return position is not None and self.on_lag is not None and self.on_lag(event.channel, position.before())
 
     def _close(self) -> None:
         self.end(BacklogOverflow(f"more than {self._max} events waited; reconnect and resume from the cursor"))

@@ -163,9 +163,8 @@ class Subscriber:
             raise SubscriberBusy("this stream has a consumer already; give each consumer its own subscriber")
         self._background = consumer
 
-    def _release(self, consumer: BackgroundConsumer) -> None:
-        if self._background is consumer:
-            self._background = None
+    def _unclaim(self) -> None:
+        self._background = None
 
     def _count_waiting(self) -> int:
         return self._backlog.count_items()
