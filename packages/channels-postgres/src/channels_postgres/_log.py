@@ -22,6 +22,7 @@ from channels_postgres._portions import Portion, portions_of
 from channels_postgres._reader import ChangeReader
 from channels_postgres._schema import in_schema, prepare_schema
 from channels_postgres._session import NOTIFY, Session
+from channels_postgres._waker import Waker
 
 __all__ = ("LogSession",)
 
@@ -51,6 +52,7 @@ class LogSession(Session):
     def __init__(self, driver: Driver, options: Options) -> None:
         super().__init__(driver, options)
         self._readers: Final = Pool(lambda: driver.connect(listening=False), _READERS)
+        self._wakers: Final = Pool(lambda: driver.connect(listening=False), 1)
         self._wake_name: Final = f"{options.prefix}_wake"
         self._age: Final = float(options.max_age or sql.NO_LIMIT)
         self._kept: Final = options.history or sql.NO_COUNT
@@ -61,10 +63,13 @@ class LogSession(Session):
     async def _open(self) -> None:
         await super()._open()
         self._resources.push_async_callback(self._readers.close)
+        self._resources.push_async_callback(self._wakers.close)
         await self.writers.call(lambda link: prepare_schema(link, self.options))
         await self.listener.listen((self._wake_name,))
         self._changes = ChangeReader(self.listener, self._sql[sql.CHANGES], self._age)
         await self._changes.start()
+        self._waker = Waker(self._send_wake_up)
+        self._resources.push_async_callback(self._waker.close)
         trimmer = asyncio.create_task(self._keep_trimming(), name="channels-postgres trimmer")
         self._resources.push_async_callback(_cancel, trimmer)
 
@@ -87,13 +92,17 @@ class LogSession(Session):
 
     async def publish(self, batch: Sequence[Publication]) -> None:
         for portion in portions_of(batch):
-            await self.writers.call(partial(self._publish, portion))
+            try:
+                await self.writers.call(partial(self._publish, portion))
+            finally:
+                self._waker.wake()  # also when it failed: it may have been committed
 
     async def _publish(self, portion: Portion, link: Link) -> None:
         statement = self._sql[sql.PUBLISH]
         await link.fetch(statement, portion.lane, portion.names, portion.numbers, portion.payloads)
-        # After the commit, because commits that carry a notification wait for each other.
-        await link.fetch(NOTIFY, [self._wake_name], [""])
+
+    async def _send_wake_up(self) -> None:
+        await self._wakers.call(lambda link: link.fetch(NOTIFY, [self._wake_name], [""]))
 
     async def publish_probe(self, channel: str, data: bytes) -> None:
         payloads = self.packer.pack([(name_bytes(channel), data)])

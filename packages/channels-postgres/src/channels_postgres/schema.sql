@@ -85,10 +85,30 @@ DECLARE
     fresh_epoch text := left(replace(gen_random_uuid()::text, '-', ''), 12);
     here text := channels.incarnation();
     now timestamptz := clock_timestamp();
+    counter channels.records;
+    seq_base bigint;
 BEGIN
     IF current_setting('synchronous_commit') = 'off' THEN
         -- A crash may take back such commits, and the numbers would be given out a second time.
         PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    IF names[1] = ALL (names) THEN
+        -- The same as below for one channel, without sorting and joining: half the work, and the most frequent case.
+        INSERT INTO channels.records AS had (channel, hash, epoch, first_offset, top, incarnation, used_at)
+        VALUES (names[1], channels.channel_hash(names[1]), fresh_epoch, 1, cardinality(names), here, now)
+        ON CONFLICT (channel) DO UPDATE SET
+            top = had.top + excluded.top,
+            epoch = CASE WHEN had.incarnation = here THEN had.epoch ELSE excluded.epoch END,
+            first_offset = CASE WHEN had.incarnation = here THEN had.first_offset ELSE had.top + 1 END,
+            incarnation = here,
+            used_at = now
+        RETURNING had.* INTO counter;
+        seq_base := nextval('channels.commits') << 24;
+        INSERT INTO channels.events (channel, "offset", epoch, hash, seq, xid, stored_at, payload)
+        SELECT counter.channel, counter.top - cardinality(names) + i.place, counter.epoch, counter.hash,
+               seq_base + i.place, pg_current_xact_id(), now, i.payload
+        FROM unnest(payloads) WITH ORDINALITY AS i (payload, place);
+        RETURN;
     END IF;
     WITH incoming AS MATERIALIZED (
         SELECT r.channel, r.payload, r.place,
@@ -97,26 +117,25 @@ BEGIN
         FROM unnest(names, payloads) WITH ORDINALITY AS r (channel, payload, place)
     ),
     counters AS (
-        INSERT INTO channels.records AS old (channel, hash, epoch, first_offset, top, incarnation, used_at)
+        INSERT INTO channels.records AS had (channel, hash, epoch, first_offset, top, incarnation, used_at)
         SELECT i.channel, channels.channel_hash(i.channel), fresh_epoch, 1, i.total, here, now
         FROM incoming AS i WHERE i.number = 1
         ORDER BY i.channel
         ON CONFLICT (channel) DO UPDATE SET
-            top = old.top + excluded.top,
-            epoch = CASE WHEN old.incarnation = excluded.incarnation THEN old.epoch ELSE excluded.epoch END,
-            first_offset =
-                CASE WHEN old.incarnation = excluded.incarnation THEN old.first_offset ELSE old.top + 1 END,
-            incarnation = excluded.incarnation,
-            used_at = excluded.used_at
-        RETURNING old.channel, old.hash, old.epoch, old.top
+            top = had.top + excluded.top,
+            epoch = CASE WHEN had.incarnation = here THEN had.epoch ELSE excluded.epoch END,
+            first_offset = CASE WHEN had.incarnation = here THEN had.first_offset ELSE had.top + 1 END,
+            incarnation = here,
+            used_at = now
+        RETURNING had.channel, had.hash, had.epoch, had.top
     ),
     locked AS MATERIALIZED (
         -- Drawn when all counters are locked, so that a later commit to any of these channels draws a higher one.
         SELECT nextval('channels.commits') << 24 AS base, count(*) FROM counters
     )
     INSERT INTO channels.events (channel, "offset", epoch, hash, seq, xid, stored_at, payload)
-    SELECT i.channel, c.top - i.total + i.number, c.epoch, c.hash, (SELECT base FROM locked) + i.place, pg_current_xact_id(), now,
-           i.payload
+    SELECT i.channel, c.top - i.total + i.number, c.epoch, c.hash,
+           (SELECT base FROM locked) + i.place, pg_current_xact_id(), now, i.payload
     FROM incoming AS i JOIN counters AS c ON c.channel = i.channel;
 END
 $$;
@@ -133,13 +152,13 @@ DECLARE
 BEGIN
     IF lane_name <> '' THEN
         WITH known AS (
-            INSERT INTO channels.lanes AS old (channel, lane, number, used_at)
+            INSERT INTO channels.lanes AS had (channel, lane, number, used_at)
             SELECT i.channel, lane_name, max(i.number), now()
             FROM unnest(names, numbers) AS i (channel, number)
             GROUP BY i.channel ORDER BY i.channel
             ON CONFLICT (channel, lane) DO UPDATE SET
-                previous = old.number, number = greatest(old.number, excluded.number), used_at = excluded.used_at
-            RETURNING old.previous
+                previous = had.number, number = greatest(had.number, excluded.number), used_at = excluded.used_at
+            RETURNING had.previous
         )
         SELECT max(known.previous) INTO highest FROM known;
     END IF;
