@@ -19,6 +19,7 @@ from channels_redis._errors import Ask, Moved, Unloaded, explain_driver, explain
         "TRYAGAIN Multiple keys request during rehashing of slot",
         "NOREPLICAS Not enough good replicas to write.",
         "BUSY Redis is busy running a script.",
+        "ERR max number of clients reached",
         "ERR Error running script (call to f_12ab): @user_script:3: @user_script: 3: -READONLY You can't write",
     ],
 )

@@ -17,6 +17,7 @@ from channels_redis._names import checked_prefix
 from channels_redis._node import Node
 from channels_redis._receiver import PLAIN, SHARDED, Inbox, ReceivingWire
 from channels_redis._settings import AnySettings, ClusterSettings
+from channels_redis._settle import settle
 from channels_redis._topology import Cluster, Topology, make_topology
 from channels_redis._wire import Wire, pack
 
@@ -76,8 +77,8 @@ class RedisBackend(ChannelsBackend):
         try:
             await session.topology.find()
             # The command connections first: their greeting is what explains a refusal.
-            await asyncio.gather(*(node.publishing.wire() for node in session.topology.nodes))
-            await asyncio.gather(*(self._open_receiver(session, node) for node in session.topology.nodes))
+            await settle(node.publishing.wire() for node in session.topology.nodes)
+            await settle(self._open_receiver(session, node) for node in session.topology.nodes)
         except BaseException:
             await session.close()
             raise
@@ -166,7 +167,7 @@ class RedisBackend(ChannelsBackend):
         groups: defaultdict[Node, list[bytes]] = defaultdict(list)
         for name in names:
             groups[session.topology.node_of(name)].append(name)
-        await asyncio.gather(*(self._confirm_at(session, node, command, group) for node, group in groups.items()))
+        await settle(self._confirm_at(session, node, command, group) for node, group in groups.items())
 
     async def _confirm_at(self, session: Session, node: Node, command: bytes, names: Sequence[bytes]) -> None:
         wire = session.receivers.get(node)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, TypeVar
@@ -10,6 +9,7 @@ from typing import Final, Generic, TypeVar
 from channels_core.exceptions import BackendConnectionError
 from channels_redis._errors import Ask, Moved, Redirect, Unloaded, is_demotion
 from channels_redis._node import Line, Node
+from channels_redis._settle import settle
 from channels_redis._topology import Cluster, Topology
 from channels_redis._wire import Reply, Wire, pack
 
@@ -98,12 +98,8 @@ class Dispatcher(Generic[CommandT]):
             groups[node].append(index)
         asked = frozenset(asking)
         calls = (self._call(node, [commands[index] for index in group], asked) for node, group in groups.items())
-        # Wait for all of them: none may still be under way when the caller tries again.
-        answers = await asyncio.gather(*calls, return_exceptions=True)
         replies: list[Reply] = [None] * len(commands)
-        for group, answer in zip(groups.values(), answers, strict=True):
-            if isinstance(answer, BaseException):
-                raise answer
+        for group, answer in zip(groups.values(), await settle(calls), strict=True):
             for index, reply in zip(group, answer, strict=True):
                 replies[index] = reply
         return replies

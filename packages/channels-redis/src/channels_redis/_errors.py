@@ -108,7 +108,7 @@ def explain_reply(message: str) -> ChannelsException | Redirect:
     if code == "NOSCRIPT":
         return Unloaded(message)
     code = _inner_code(code, rest)
-    if code in _HEALS:
+    if code in _HEALS or "max number of clients" in rest:
         return BackendConnectionError(f"redis is not ready: {message}")
     return _refusal(code, message)
 
