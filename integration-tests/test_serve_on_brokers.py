@@ -10,9 +10,12 @@ from uuid import uuid4
 import pytest
 from served import Served, serving
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from channels_harness import RedisServer
 from channels_harness.brokers import backend_url
+
+V1: Final = Subprotocol("channels.v1")
 
 DEADLINE: Final = 30.0
 """Seconds for what takes a moment; only against hanging."""
@@ -21,7 +24,7 @@ DEADLINE: Final = 30.0
 def follow(server: Served, channel: str, after: str | None = None) -> connect:
     """Open an enveloped WebSocket."""
     query = "" if after is None else f"?after={after}"
-    return connect(server.url(f"/ws/{channel}{query}", "ws"), proxy=None, subprotocols=["channels.v1"])
+    return connect(server.url(f"/ws/{channel}{query}", "ws"), proxy=None, subprotocols=[V1])
 
 
 async def frame(client: ClientConnection) -> dict[str, Any]:
