@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from core_stage import SlowMemory, data, take, turns, until
+from core_stage import DEADLINE, SlowMemory, data, take, turns, until
 from faulty import FaultyBackend, RecordingBroker
 
 from channels_core import ChannelsPlugin, Event, Gap, Position
@@ -226,13 +226,55 @@ class Bare:
         return await anext(self._stream)
 
 
+async def ends_at_once() -> AsyncIterator[Event]:
+    for event in ():
+        yield event
+
+
 class Iterating(MemoryChannelsBackend):
+    starts = 0
+
     def stream_events(self) -> AsyncIterator[Event]:
-        return Bare(super().stream_events())
+        self.starts += 1
+        return Bare(ends_at_once() if self.starts == 1 else super().stream_events())
 
 
 async def test_a_stream_that_cannot_be_closed() -> None:
-    """A backend's iterator need not be a generator."""
-    async with make(Iterating()) as channels, channels.subscribe("a") as stream:
+    """A backend's iterator need not be a generator; one that ends by itself is a failure."""
+    async with make(Iterating(), startup_timeout=DEADLINE) as channels, channels.subscribe("a") as stream:
         channels.publish("x", "a")
         assert await data(stream, 1) == [b"x"]
+
+
+async def test_leaving_while_a_hole_is_repaired() -> None:
+    """Nobody reads on for a channel that the last stream has left."""
+    backend = faulty(100)
+    async with make(backend) as channels:
+        stream = await channels.subscribe("a")
+        backend.loses = 1
+        backend.hangs("get_history")
+        for number in (1, 2):
+            publish_now(backend, "a", b"%d" % number)
+        await until(lambda: backend.calls[-1] == "get_history")
+        await stream.stop()
+        await until(lambda: channels.stats().channels == 0)
+
+
+async def test_a_hole_while_a_stream_lags() -> None:
+    """A stream that lags finds the hole when it reads on, once."""
+    backend = faulty(2)
+    async with (
+        make(backend, max_backlog=1, backlog_strategy="catchup") as channels,
+        channels.subscribe("a") as stream,
+    ):
+        for number in (1, 2):
+            publish_now(backend, "a", b"%d" % number)
+        await turns()
+        backend.loses = 5
+        for number in range(3, 9):
+            publish_now(backend, "a", b"%d" % number)
+        await turns()
+        first, gap, *rest = await take(stream, 4)
+        epoch = stream.cursor["a"].epoch
+        assert gap == Gap("a", "trimmed", Position(epoch, 1), Position(epoch, 6), 5)
+        assert [item.data for item in (first, *rest)] == [b"1", b"7", b"8"]
