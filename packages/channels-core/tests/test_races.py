@@ -227,7 +227,8 @@ class Bare:
 
 
 async def ends_at_once() -> AsyncIterator[Event]:
-    for event in ():
+    nothing_there: tuple[Event, ...] = ()
+    for event in nothing_there:
         yield event
 
 
