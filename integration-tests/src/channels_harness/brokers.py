@@ -16,6 +16,7 @@ from channels_harness.redis_cluster import RedisCluster
 from channels_harness.redis_sentinel import RedisSentinel
 from channels_harness.redis_server import RedisServer
 from channels_harness.server import Server
+from channels_harness.waiting import wait_until
 
 __all__ = ("Broker", "PostgresChoice", "RedisChoice", "backend_url", "choose_postgres", "choose_redis", "start_broker")
 
@@ -32,6 +33,10 @@ _STARTERS: Final[dict[str, Callable[[], Server]]] = {
     "postgres18": lambda: PostgresServer("postgres18"),
     "postgres15": lambda: PostgresServer("postgres15"),
 }
+
+
+_START_TIMEOUT: Final = 60.0
+"""Seconds for the server in a container to answer; only against hanging."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ def choose_redis(choice: RedisChoice, stack: ExitStack) -> Broker:
         return _given(url, "CHANNELS_TEST_REDIS_URL", RedisAdmin.from_url(url))
     if docker_answers():
         url = start_redis_container(stack)
-        return _given(url, "testcontainers", RedisAdmin.from_url(url))
+        return _answering(url, "testcontainers", RedisAdmin.from_url(url))
     return start_broker("valkey9", stack)
 
 
@@ -84,7 +89,7 @@ def choose_postgres(choice: PostgresChoice, stack: ExitStack) -> Broker:
         return _given(url, "CHANNELS_TEST_POSTGRES_URL", PostgresAdmin(url))
     if docker_answers():
         url = start_postgres_container(stack)
-        return _given(url, "testcontainers", PostgresAdmin(url))
+        return _answering(url, "testcontainers", PostgresAdmin(url))
     return start_broker("postgres18", stack)
 
 
@@ -100,6 +105,12 @@ def backend_url(url: str, variant: str = "", **options: object) -> str:
     scheme = f"{parts.scheme}+{variant}" if variant else parts.scheme
     query = "&".join(filter(None, (parts.query, urlencode(options))))
     return urlunsplit((scheme, parts.netloc, parts.path, query, ""))
+
+
+def _answering(url: str, origin: str, admin: Admin) -> Broker:
+    """Wait for a broker that has just been started."""
+    wait_until(lambda: bool(admin.version()), _START_TIMEOUT, f"no answer from {origin}")
+    return _given(url, origin, admin)
 
 
 def _given(url: str, origin: str, admin: Admin) -> Broker:

@@ -40,16 +40,24 @@ def _listens(path: str) -> bool:
 
 def start_redis_container(stack: ExitStack) -> str:
     """Start the image that ``CHANNELS_TEST_REDIS_IMAGE`` names; return the broker's URL."""
-    from testcontainers.redis import RedisContainer
-
-    container = stack.enter_context(RedisContainer(os.environ.get("CHANNELS_TEST_REDIS_IMAGE", _REDIS_IMAGE)))
-    return f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+    address = _start(os.environ.get("CHANNELS_TEST_REDIS_IMAGE", _REDIS_IMAGE), 6379, {}, stack)
+    return f"redis://{address}/0"
 
 
 def start_postgres_container(stack: ExitStack) -> str:
     """Start the image that ``CHANNELS_TEST_POSTGRES_IMAGE`` names; return the broker's URL."""
-    from testcontainers.postgres import PostgresContainer
+    environment = {"POSTGRES_USER": "postgres", "POSTGRES_PASSWORD": "postgres", "POSTGRES_DB": "channels"}
+    address = _start(os.environ.get("CHANNELS_TEST_POSTGRES_IMAGE", _POSTGRES_IMAGE), 5432, environment, stack)
+    return f"postgresql://postgres:postgres@{address}/channels"
 
-    image = os.environ.get("CHANNELS_TEST_POSTGRES_IMAGE", _POSTGRES_IMAGE)
-    container = stack.enter_context(PostgresContainer(image, driver=None))
-    return str(container.get_connection_url())
+
+def _start(image: str, port: int, environment: dict[str, str], stack: ExitStack) -> str:
+    """Start an image and return the address at which its port is reachable."""
+    # The ready-made containers of testcontainers move from module to module and warn about it.
+    from testcontainers.core.container import DockerContainer
+
+    container = DockerContainer(image).with_exposed_ports(port)
+    for name, value in environment.items():
+        container.with_env(name, value)
+    stack.enter_context(container)
+    return f"{container.get_container_host_ip()}:{container.get_exposed_port(port)}"

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any, Final
 
-import redis
 from redis.crc import key_slot
 
 from channels_harness.binaries import NEWEST_REDIS, RedisFlavour
 from channels_harness.ports import free_ports
 from channels_harness.redis_server import RedisServer
 from channels_harness.server import Server
+from channels_harness.waiting import wait_until
 
-__all__ = ("RedisCluster", "wait_until")
+__all__ = ("RedisCluster",)
 
 _HOST: Final = "127.0.0.1"
 _SLOTS: Final = 16_384
 _PRIMARIES: Final = 3
 _SETTLE_TIMEOUT: Final = 60.0
 """Seconds for gossip to spread and for a failover; only against hanging."""
-
-_POLL: Final = 0.05
-"""Seconds between two looks at the cluster's state: nothing announces it."""
 
 
 class RedisCluster(Server):
@@ -153,22 +148,6 @@ def _options(bus_port: int, node_timeout_ms: int) -> dict[str, str]:
         "cluster-replica-validity-factor": "0",
         "repl-diskless-sync-delay": "0",
     }
-
-
-def wait_until(condition: Callable[[], bool], timeout: float, complaint: str) -> None:
-    """Wait for a state of a server that nothing announces."""
-    deadline = time.monotonic() + timeout
-    while not _holds(condition):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{complaint} in {timeout} s")
-        time.sleep(_POLL)
-
-
-def _holds(condition: Callable[[], bool]) -> bool:
-    try:
-        return condition()
-    except redis.RedisError:
-        return False
 
 
 def _range_of(number: int) -> tuple[int, int]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from channels_harness.binaries import NEWEST_REDIS, RedisFlavour
-from channels_harness.redis_cluster import wait_until
 from channels_harness.redis_server import RedisServer
 from channels_harness.server import Server
+from channels_harness.waiting import wait_until
 
 __all__ = ("RedisSentinel",)
 
