@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Final
@@ -44,13 +45,14 @@ def run_step(section: Section, step: Step, state: State, environment: Mapping[st
     started = time.monotonic()
     status, text = _run_pytest(step, [f"--junitxml={report}"], {**environment, "CHANNELS_TEST_RESULTS": str(results)})
     state.path(section.name, step.name, "log").write_text(text, "utf-8")
-    counts = _counts(report.read_text("utf-8")) if report.exists() else {}
+    counts = _counts(report.read_text("utf-8")) if report.exists() else Counter()
     outcome = Outcome(
         section.name,
         step.name,
-        passed=counts.get("tests", 0) - sum(counts.get(name, 0) for name in ("failures", "errors", "skipped")),
-        failed=counts.get("failures", 0) + counts.get("errors", 0),
-        skipped=counts.get("skipped", 0),
+        passed=counts["passed"],
+        failed=counts["failure"] + counts["error"],
+        skipped=counts["pytest.skip"],
+        not_proved=counts["pytest.xfail"],
         seconds=round(time.monotonic() - started, 1),
         brokers=tuple(re.findall(r"^\w+ broker: (.*)$", text, re.MULTILINE)),
         complaint=_complaint(status, text, step),
@@ -79,6 +81,15 @@ def _complaint(status: int, text: str, step: Step) -> str:
     return ""
 
 
-def _counts(xml: str) -> dict[str, int]:
-    suite = ElementTree.fromstring(xml).find("testsuite")
-    return {name: int(value) for name, value in suite.attrib.items() if value.isdigit()} if suite is not None else {}
+def _counts(xml: str) -> Counter[str]:
+    """Count the tests by their ends; the kit reports a rule that lacks a hook as an expected failure."""
+    return Counter(_end(case) for case in ElementTree.fromstring(xml).iter("testcase"))
+
+
+def _end(case: ElementTree.Element) -> str:
+    for child in case:
+        if child.tag in ("failure", "error"):
+            return child.tag
+        if child.tag == "skipped":
+            return child.get("type", "pytest.skip")
+    return "passed"

@@ -7,7 +7,6 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from matrix.images import engine
@@ -16,17 +15,13 @@ from matrix.machine import ROOT, install, make_environment
 REDIS_SERVERS: Final = ("valkey9", "redis62", "redis70", "tls", "cluster", "sentinel")
 POSTGRES_SERVERS: Final = ("postgres18", "postgres15")
 
-FAULTS: Final = {
-    "redis": "redis",
-    "asyncpg": "asyncpg",
-    "psycopg": "psycopg",
-    "cluster": "cluster",
-    "sentinel": "sentinel",
-}
-"""Section → which cases of the fault test, by their names."""
+NEWEST: Final = ("valkey9", "postgres18")
+
+FAULTS: Final = ("redis", "asyncpg", "psycopg", "cluster", "sentinel")
+"""Cases of the fault test, by the beginning of their names."""
 
 _TWO_PROCESSES: Final = "integration-tests/test_two_processes.py"
-_MEMORY_KIT: Final = "packages/channels-core/tests/testing/test_memory.py"
+_MEMORY_KIT: Final = "packages/channels-core/tests/testing/test_memory_conformance.py"
 
 _WORKSPACE_PYTHON: Final = str(ROOT / ".venv" / "bin" / "python")
 
@@ -68,35 +63,44 @@ class Section:
 def sections() -> list[Section]:
     """Return all sections in the order in which they run."""
     return [
-        Section("unit-a", _repeats("packages", range(1, 11)), _nothing),
-        Section("unit-b", _repeats("packages", range(11, 21)), _nothing),
-        Section("kit-memory", _repeats(_MEMORY_KIT, range(1, 21)), _nothing),
-        *(
-            Section(f"kit-{name}", (_suite("redis_backends", "redis", name),), _debian_servers)
-            for name in REDIS_SERVERS
-        ),
-        *(
-            Section(f"kit-{name}", (_suite("postgres", "postgres", name),), _debian_servers)
-            for name in POSTGRES_SERVERS
-        ),
+        Section("unit-a", _repeats(("packages",), range(1, 11)), _nothing),
+        Section("unit-b", _repeats(("packages",), range(11, 21)), _nothing),
+        Section("kit-memory", _repeats((_MEMORY_KIT,), range(1, 21)), _nothing),
+        *(_on_server("redis", "redis_backends", server) for server in REDIS_SERVERS),
+        *(_on_server("postgres", "postgres", server) for server in POSTGRES_SERVERS),
         Section("drivers-redis", tuple(_driver_steps("redis", "channels-redis", "redis_backends")), _nothing),
         Section("drivers-psycopg", tuple(_driver_steps("psycopg", "channels-postgres", "postgres")), _nothing),
-        *(Section(f"faults-{name}", (_faults(words),), _nothing) for name, words in FAULTS.items()),
+        *(Section(f"faults-{name}", _thrice((_TWO_PROCESSES, "-k", name)), _nothing) for name in FAULTS),
+        Section("idle", _thrice(("integration-tests/test_idleness.py",)), _nothing),
+        Section("other-integration", _thrice(_others()), _nothing),
         Section("testcontainers", tuple(_container_steps()), engine),
-        *_random_sections(),
     ]
 
 
-def _repeats(target: str, seeds: range) -> tuple[Step, ...]:
-    return tuple(Step(f"order {seed}", (target, f"--randomly-seed={seed}")) for seed in seeds)
+def _on_server(broker: str, folder: str, server: str) -> Section:
+    """Run a distribution's suite on a server, thrice on the newest, which is what the integration tests take."""
+    target = (f"integration-tests/{folder}", f"--{broker}={server}")
+    proof = f"{broker} broker: .*: {server}"
+    return Section(
+        f"kit-{server}",
+        _thrice(target, proof) if server in NEWEST else (Step("all", target, proof=proof),),
+        _debian_servers,
+    )
 
 
-def _suite(folder: str, broker: str, server: str) -> Step:
-    return Step("all", (f"integration-tests/{folder}", f"--{broker}={server}"), proof=f"{broker} broker: .*: {server}")
+def _thrice(target: tuple[str, ...], proof: str = "") -> tuple[Step, ...]:
+    return _repeats(target, range(101, 104), proof)
 
 
-def _faults(words: str) -> Step:
-    return Step("two processes", (_TWO_PROCESSES, "-k", words))
+def _others() -> tuple[str, ...]:
+    """Return the modules of the integration tests that no other section runs."""
+    elsewhere = {_TWO_PROCESSES, "integration-tests/test_idleness.py"}
+    modules = (f"integration-tests/{path.name}" for path in sorted((ROOT / "integration-tests").glob("test_*.py")))
+    return tuple(module for module in modules if module not in elsewhere)
+
+
+def _repeats(target: tuple[str, ...], seeds: range, proof: str = "") -> tuple[Step, ...]:
+    return tuple(Step(f"order {seed}", (*target, f"--randomly-seed={seed}"), proof=proof) for seed in seeds)
 
 
 def _driver_steps(driver: str, distribution: str, folder: str) -> Iterator[Step]:
@@ -121,26 +125,13 @@ def _lower_bound(distribution: str, driver: str) -> str:
 
 def _container_steps() -> Iterator[Step]:
     """Run what works on a broker that is not ours to stop."""
-    for broker, folder in (("redis", "redis_backends"), ("postgres", "postgres")):
-        targets = (f"integration-tests/{folder}", "integration-tests/test_conformance_command.py")
+    suites = {
+        "redis": ("redis_backends/test_redis_conformance.py", "redis_backends/test_redis_streams.py"),
+        "postgres": ("postgres/test_notify.py", "postgres/test_history.py"),
+    }
+    for broker, modules in suites.items():
+        targets = (f"integration-tests/{module}" for module in (*modules, "test_conformance_command.py"))
         yield Step(broker, (*targets, "-k", broker), proof=f"{broker} broker: .*testcontainers")
-
-
-def _random_sections() -> Iterator[Section]:
-    """Run every integration test three times, each time in another order."""
-    for seed in (101, 102, 103):
-        for part in (
-            "redis_backends",
-            "postgres",
-            "test_servers.py",
-            "test_idleness.py",
-            "test_conformance_command.py",
-        ):
-            step = Step(f"order {seed}", (f"integration-tests/{part}", f"--randomly-seed={seed}"))
-            yield Section(f"random-{seed}-{Path(part).stem}", (step,), _nothing)
-        for name, words in FAULTS.items():
-            step = Step(f"order {seed}", (_TWO_PROCESSES, "-k", words, f"--randomly-seed={seed}"))
-            yield Section(f"random-{seed}-faults-{name}", (step,), _nothing)
 
 
 @contextmanager

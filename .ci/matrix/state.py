@@ -21,6 +21,7 @@ class Outcome:
     passed: int
     failed: int
     skipped: int
+    not_proved: int
     seconds: float
     brokers: tuple[str, ...]
     complaint: str

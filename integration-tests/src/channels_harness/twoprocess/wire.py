@@ -35,7 +35,7 @@ class Setup(msgspec.Struct, frozen=True):
 
     url: str
     count: int = 2_000
-    rate: float = 250.0
+    rate: float = 400.0
     probe: float = 0.5
 
     def plugin(self) -> ChannelsPlugin:
