@@ -40,10 +40,10 @@ class LosesTheFirstEvent(RemoteBackend):
 
 
 class ReordersABatch(RemoteBackend):
-    """Publishes a batch grouped by payload size, which mixes events of one channel."""
+    """Publishes a batch sorted by something else than its order."""
 
     async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
-        return await super().publish_batch(sorted(batch, key=lambda publication: publication.data))
+        return await super().publish_batch(sorted(batch, key=lambda publication: publication.data, reverse=True))
 
 
 class GoesQuiet(RemoteBackend):

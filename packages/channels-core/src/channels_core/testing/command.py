@@ -73,10 +73,12 @@ def conformance(url: str, rules: tuple[str, ...], timeout: float) -> None:
     subject = _subject(url, timeout)
     chosen = _chosen(rules)
     table, counts = _table(), Counter[Status]()
-    for rule in chosen:
-        outcomes = [prove(rule, subject, instances) for instances in rule.instances]
-        counts.update(outcome.status for outcome in outcomes)
-        table.add_row(*_cells(rule, outcomes))
+    with console.status("") as status:
+        for rule in chosen:
+            status.update(rule.id)
+            outcomes = [prove(rule, subject, instances) for instances in rule.instances]
+            counts.update(outcome.status for outcome in outcomes)
+            table.add_row(*_cells(rule, outcomes))
     console.print(table)
     console.print(", ".join(f"{count} {status}" for status, count in counts.items()))
     if counts["failed"]:
