@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,28 +14,27 @@ from typing import Final
 
 from matrix.machine import WORK, install, output
 
-REDIS_IMAGE: Final = "redis:7-bookworm"
-POSTGRES_IMAGE: Final = "postgres:15-bookworm"
-
 _ENGINE: Final = WORK / "docker"
 
 _START_TIMEOUT: Final = 60.0
 """Seconds for the engine to answer; only against hanging."""
 
 _ENTRYPOINT: Final = """#!/bin/sh
-# The part of the official image's entry point that testcontainers relies on.
+# The part of the official image's entry point that the tests rely on.
 set -eu
 export PATH=/usr/lib/postgresql/15/bin:$PATH PGDATA=/var/lib/postgresql/data
 as_postgres() { setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"; }
 mkdir -p "$PGDATA" /run/postgresql
 chown postgres "$PGDATA" /run/postgresql
-printf '%s' "$POSTGRES_PASSWORD" > /tmp/password
-chown postgres /tmp/password
-as_postgres initdb -U "$POSTGRES_USER" --pwfile=/tmp/password -A scram-sha-256 -E UTF8 --locale=C > /dev/null
-echo 'host all all all scram-sha-256' >> "$PGDATA/pg_hba.conf"
-echo "CREATE DATABASE \\"$POSTGRES_DB\\"" | as_postgres postgres --single postgres > /dev/null
-exec setpriv --reuid=postgres --regid=postgres --clear-groups -- postgres -c listen_addresses='*'
+as_postgres initdb -U "$POSTGRES_USER" -A "$POSTGRES_HOST_AUTH_METHOD" -E UTF8 --locale=C > /dev/null
+echo "host all all all $POSTGRES_HOST_AUTH_METHOD" >> "$PGDATA/pg_hba.conf"
+exec setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@" -c listen_addresses='*'
 """
+
+REDIS_IMAGE: Final = "redis:7-bookworm"
+
+POSTGRES_IMAGE: Final = f"postgres:15-bookworm-{zlib.crc32(_ENTRYPOINT.encode()):08x}"
+"""With a checksum, because images are cached by their names."""
 
 
 @contextmanager
@@ -44,7 +44,12 @@ def engine() -> Iterator[dict[str, str]]:
     _ENGINE.mkdir(parents=True, exist_ok=True)
     # The path of a socket has at most 107 bytes, and nobody knows where the repository is.
     socket = Path(f"/run/channels-docker-{os.getpid()}.sock")
-    environment = {"DOCKER_HOST": f"unix://{socket}", "TESTCONTAINERS_RYUK_DISABLED": "true"}
+    environment = {
+        "DOCKER_HOST": f"unix://{socket}",
+        "TESTCONTAINERS_RYUK_DISABLED": "true",
+        "CHANNELS_TEST_REDIS_IMAGE": REDIS_IMAGE,
+        "CHANNELS_TEST_POSTGRES_IMAGE": POSTGRES_IMAGE,
+    }
     with (_ENGINE / "log").open("ab") as log:
         process = subprocess.Popen(_command(socket), stdout=log, stderr=log, start_new_session=True)
     try:

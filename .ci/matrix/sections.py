@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from matrix.images import engine
@@ -106,13 +107,12 @@ def _repeats(target: tuple[str, ...], seeds: range, proof: str = "") -> tuple[St
 def _driver_steps(driver: str, distribution: str, folder: str) -> Iterator[Step]:
     """Run the suite with the oldest release of a driver that we allow and with the newest that there is."""
     versions = {"lower bound": f"{driver}=={_lower_bound(distribution, driver)}", "newest": driver}
+    loose = (driver, f"{driver}-binary", "hiredis")
     for name, requirement in versions.items():
         yield Step(
             f"{driver} {name}",
             (f"integration-tests/{folder}", "-k", "psycopg" if driver == "psycopg" else ""),
-            python=lambda name=name, requirement=requirement: make_environment(
-                f"{driver}-{name.replace(' ', '-')}", [requirement], loose=(driver, f"{driver}-binary", "hiredis")
-            ),
+            python=partial(make_environment, f"{driver}-{name.replace(' ', '-')}", [requirement], loose),
         )
 
 

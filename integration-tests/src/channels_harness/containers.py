@@ -16,6 +16,11 @@ _DEFAULT_SOCKET: Final = "/var/run/docker.sock"
 _REDIS_IMAGE: Final = "redis:7-bookworm"
 _POSTGRES_IMAGE: Final = "postgres:15-bookworm"
 
+_POSTGRES_ENVIRONMENT: Final = {"POSTGRES_USER": "postgres", "POSTGRES_HOST_AUTH_METHOD": "trust"}
+
+_POSTGRES_COMMAND: Final = "postgres -c max_connections=200 -c max_prepared_transactions=20"
+"""As our own servers: the tests try what a two-phase commit does."""
+
 
 def docker_answers() -> bool:
     """Tell whether there is a Docker engine."""
@@ -46,12 +51,12 @@ def start_redis_container(stack: ExitStack) -> str:
 
 def start_postgres_container(stack: ExitStack) -> str:
     """Start the image that ``CHANNELS_TEST_POSTGRES_IMAGE`` names; return the broker's URL."""
-    environment = {"POSTGRES_USER": "postgres", "POSTGRES_PASSWORD": "postgres", "POSTGRES_DB": "channels"}
-    address = _start(os.environ.get("CHANNELS_TEST_POSTGRES_IMAGE", _POSTGRES_IMAGE), 5432, environment, stack)
-    return f"postgresql://postgres:postgres@{address}/channels"
+    image = os.environ.get("CHANNELS_TEST_POSTGRES_IMAGE", _POSTGRES_IMAGE)
+    address = _start(image, 5432, _POSTGRES_ENVIRONMENT, stack, _POSTGRES_COMMAND)
+    return f"postgresql://postgres@{address}/postgres"
 
 
-def _start(image: str, port: int, environment: dict[str, str], stack: ExitStack) -> str:
+def _start(image: str, port: int, environment: dict[str, str], stack: ExitStack, command: str = "") -> str:
     """Start an image and return the address at which its port is reachable."""
     # The ready-made containers of testcontainers move from module to module and warn about it.
     from testcontainers.core.container import DockerContainer
@@ -59,5 +64,7 @@ def _start(image: str, port: int, environment: dict[str, str], stack: ExitStack)
     container = DockerContainer(image).with_exposed_ports(port)
     for name, value in environment.items():
         container.with_env(name, value)
+    if command:
+        container.with_command(command)
     stack.enter_context(container)
     return f"{container.get_container_host_ip()}:{container.get_exposed_port(port)}"
