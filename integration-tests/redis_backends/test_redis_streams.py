@@ -18,7 +18,9 @@ from channels_core.testing.stage import Instance
 from channels_harness.admin import RedisAdmin
 from channels_harness.brokers import Broker, backend_url
 from channels_redis import RedisChannelsStreamBackend
-from channels_redis._runs import ChannelKeys, make_keys
+from channels_redis._runs import ChannelKeys, group_runs, make_keys, pack_runs
+from channels_redis._scripts import OUT_OF_ORDER
+from channels_redis._wire import pack_words
 
 Start = Callable[[str], Awaitable[Instance]]
 
@@ -117,6 +119,28 @@ async def test_flushed_scripts_come_back_in_order(
     history = await instance.history(channel)
     assert [int(event.data) for event in history.events] == list(range(number - 99, number + 1))
     assert history.top.offset == number
+
+
+async def test_a_call_never_overtakes_the_one_before_it(
+    start: Start, streams_url: str, redis_broker: Broker, channel: str, keys: ChannelKeys
+) -> None:
+    """Of two calls for one channel only the second reached the script: it stores nothing, so the retry is in order."""
+    instance = await start(streams_url)
+    other = make_keys("channels", f"{channel}-other", 0)
+    batch = [Publication(b"%d" % n, (channel if n % 2 else f"{channel}-other",), ("lane", n)) for n in (1, 2, 3)]
+    runs, _ = group_runs(batch, lambda name: keys if name == channel else other)
+    fixed = pack_words(b"incarnation", b"PUBLISH", b"~", b"100", b"0", b"60000", b"60000", b"60000")
+    packed = pack_runs(runs, fixed, lambda: b"fresh")
+    last = packed[packed.rindex(b"*") :].split(b"\r\n")[2::2]
+    replies: list[object] = []
+    await on_server(redis_broker, partial(_execute, last, replies))
+    assert replies == [OUT_OF_ORDER]
+    assert not any(await instance.publish_batch(batch))
+    assert [event.data for event in (await instance.history(channel)).events] == [b"1", b"3"]
+
+
+def _execute(words: list[bytes], replies: list[object], client: Any) -> None:
+    replies.append(client.execute_command(*words))
 
 
 async def test_lanes_die_by_themselves(
