@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from channels_core.advice import advise
-from channels_core.backend import ChannelsBackend
+from channels_core.backend import ChannelsBackend, Publication
 from channels_core.cli._app import channels
 from channels_core.exceptions import BackendConnectionError, BackendError
 from channels_core.registry import create_backend
@@ -127,6 +127,23 @@ async def test_a_missing_right_is_named(user: Give, variant: str, rules: tuple[s
 async def test_the_documented_rights_are_enough(user: Give, variant: str, rules: tuple[str, ...]) -> None:
     """A user with exactly the rights that the documentation lists can do everything."""
     await use(create_backend(user(*rules, variant=variant)))
+
+
+@BOTH
+async def test_a_user_that_is_switched_off_meanwhile(guarded: RedisServer, user: Give, variant: str) -> None:
+    """When the connection is opened again and refused, each publication gets the refusal, and nothing is raised."""
+    backend = create_backend(user("+@all", "~*", "allchannels", variant=variant))
+    await backend.on_startup()
+    with guarded.client() as client:
+        execute: Any = client.execute_command
+        execute("ACL", "SETUSER", "someone", "off")
+        execute("CLIENT", "KILL", "USER", "someone")
+    batch = [Publication(b"x", ("channel",), ("lane", number)) for number in (1, 2)]
+    with pytest.raises(BackendConnectionError):  # the first learns that the connection is gone
+        await backend.publish_batch(batch)
+    outcomes = await backend.publish_batch(batch)
+    assert [type(outcome) for outcome in outcomes] == [BackendError, BackendError]
+    await backend.on_shutdown()
 
 
 @BOTH

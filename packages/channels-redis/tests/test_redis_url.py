@@ -120,7 +120,7 @@ def test_streams_take_their_options() -> None:
     assert backend.key_prefix == "app"
 
 
-@pytest.mark.parametrize("options", ["history=0", "max_age=100&record_ttl=10"])
+@pytest.mark.parametrize("options", ["history=0", "max_age=100&record_ttl=10", "record_ttl=1e20"])
 def test_options_that_contradict_each_other(options: str) -> None:
     """No history means another backend, and a record must outlive its events."""
     with pytest.raises(ImproperlyConfigured):

@@ -116,12 +116,17 @@ class RedisBackend(ChannelsBackend):
         raise_refusal(await self.publish_batch((Publication(data, tuple(channels), key),)))
 
     async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
-        if not any(len(each.data) > self.max_payload for each in batch):
-            return await self._publish_batch(batch)
+        good = [each for each in batch if len(each.data) <= self.max_payload]
+        try:
+            outcomes = iter(await self._publish_batch(good))
+        except BackendError as exc:
+            # The connection had to be opened again, and the server lets us in no more.
+            return [exc] * len(batch)
+        if len(good) == len(batch):
+            return list(outcomes)
         # The plugin never gets here; who uses a backend alone must not lose the good ones because of a bad one.
         refusal = BackendError(f"redis backends take at most {self.max_payload} bytes in one event")
-        good = iter(await self._publish_batch([each for each in batch if len(each.data) <= self.max_payload]))
-        return [refusal if len(each.data) > self.max_payload else next(good) for each in batch]
+        return [refusal if len(each.data) > self.max_payload else next(outcomes) for each in batch]
 
     def probe_channels(self) -> Sequence[str]:
         return self._probes

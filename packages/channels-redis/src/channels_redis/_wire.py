@@ -86,7 +86,7 @@ class Wire(asyncio.Protocol):
             BackendConnectionError: The connection is gone; unknown what the server did.
         """
         if self.error is not None:
-            raise self.error
+            raise BackendConnectionError(*self.error.args)
         call = _Call(count, error_ends)
         self._calls.append(call)
         self._transport.write(commands)

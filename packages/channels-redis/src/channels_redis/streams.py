@@ -34,6 +34,9 @@ LANE_TTL_MS: Final = 15 * 60 * 1000
 RECORD_TTL: Final = 30 * 24 * 3600.0
 """Seconds that a channel's record outlives its last event: as long as a client's cursor should keep its meaning."""
 
+MAX_TTL: Final = 100 * 365 * 24 * 3600
+"""A century: Redis refuses times that pass its 64-bit milliseconds, and does so in the middle of a script."""
+
 RELEARN_INTERVAL: Final = 1.0
 """Seconds between two looks at a server's identity; a restarted server gives every channel a new epoch just once."""
 
@@ -235,5 +238,7 @@ def _check(history: int, max_age: float | None, record_ttl: float) -> None:
         raise ImproperlyConfigured(f"history={history!r}: expected 1 or more; without history use redis://")
     if max_age is not None and max_age <= 0:
         raise ImproperlyConfigured(f"max_age={max_age!r}: expected seconds above 0, or None for no limit")
-    if record_ttl <= 0 or record_ttl < (max_age or 0):
-        raise ImproperlyConfigured(f"record_ttl={record_ttl!r}: a record must outlive its events, max_age={max_age!r}")
+    if not (max_age or 0) <= record_ttl <= MAX_TTL or record_ttl <= 0:
+        raise ImproperlyConfigured(
+            f"record_ttl={record_ttl!r}: expected seconds, at least max_age={max_age!r} and at most {MAX_TTL}"
+        )
