@@ -16,7 +16,9 @@ __all__ = ("Line", "Node", "learn_facts", "open_wire")
 WireT = TypeVar("WireT", bound=Wire)
 
 
-async def open_wire(settings: ServerSettings, make: Callable[[str, Any], WireT]) -> WireT:
+async def open_wire(
+    settings: ServerSettings, make: Callable[[str, Any], WireT], timeout: float = CONNECT_TIMEOUT
+) -> WireT:
     """Connect to a server.
 
     Raises:
@@ -27,14 +29,14 @@ async def open_wire(settings: ServerSettings, make: Callable[[str, Any], WireT])
     connection: Any = None
     try:
         connection = settings.make_connection()
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with asyncio.timeout(timeout):
             await connection.connect()
         return make(address, connection)
     except BaseException as exc:
         if connection is not None:
             await connection.disconnect(nowait=True)
         if isinstance(exc, TimeoutError):
-            raise BackendConnectionError(f"redis at {address} did not answer in {CONNECT_TIMEOUT} s") from exc
+            raise BackendConnectionError(f"redis at {address} did not answer in {timeout} s") from exc
         if isinstance(exc, Exception) and not isinstance(exc, ChannelsException):
             raise explain_driver(exc, address) from exc
         raise
@@ -62,6 +64,7 @@ class Node:
         locate: Says where the server is, asked before every connect.
         check: Refuses a server that is not the right one, or not any more.
         greet: What the backend wants said on a command wire before its first call.
+        timeout: Seconds for connecting, and again for what is checked and said then.
     """
 
     def __init__(
@@ -70,16 +73,18 @@ class Node:
         *,
         check: Callable[[Wire], Awaitable[None]] | None = None,
         greet: Callable[[Wire], Awaitable[None]] | None = None,
+        timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self._locate: Final = locate
         self._check: Final = check
         self._greet: Final = greet
+        self._timeout: Final = timeout
         self.publishing: Final = Line(self._open_commands)
         self.reading: Final = Line(self._open_commands)
 
     async def open(self, make: Callable[[str, Any], WireT]) -> WireT:
         """Connect, to the server that is the right one now."""
-        wire = await open_wire(await self._locate(), make)
+        wire = await open_wire(await self._locate(), make, self._timeout)
         await self._or_abort(wire, self._check)
         return wire
 
@@ -102,11 +107,11 @@ class Node:
         if step is None:
             return
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout(self._timeout):
                 await step(wire)
         except TimeoutError as exc:
             wire.abort("no answer")
-            raise BackendConnectionError(f"redis at {wire.address} did not answer in {CONNECT_TIMEOUT} s") from exc
+            raise BackendConnectionError(f"redis at {wire.address} did not answer in {self._timeout} s") from exc
         except BaseException:
             wire.abort("not usable")
             raise

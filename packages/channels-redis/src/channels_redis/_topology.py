@@ -22,6 +22,9 @@ from channels_redis._wire import Reply, Wire, pack
 
 __all__ = ("Cluster", "Single", "Topology", "make_topology")
 
+HANGING_TIMEOUT: Final = 1.0
+"""Seconds for a primary that has replicas: one that hangs is replaced soon, and the wait must not outlast that."""
+
 Greet = Callable[[Wire], Awaitable[None]]
 AnswerT = TypeVar("AnswerT")
 
@@ -76,7 +79,7 @@ class Sentinel(Topology):
 
     def __init__(self, settings: SentinelSettings, greet: Greet | None) -> None:
         self._settings: Final = settings
-        self.node: Final = Node(self._locate, check=_require_primary, greet=greet)
+        self.node: Final = Node(self._locate, check=_require_primary, greet=greet, timeout=HANGING_TIMEOUT)
         self.nodes = (self.node,)
 
     async def find(self) -> None:
@@ -171,7 +174,7 @@ class Cluster(Topology):
             async def locate() -> ServerSettings:
                 return settings
 
-            self._by_address[address] = Node(locate, greet=self._greet)
+            self._by_address[address] = Node(locate, greet=self._greet, timeout=HANGING_TIMEOUT)
             self.nodes = tuple(self._by_address.values())
         return self._by_address[address]
 
