@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -16,6 +17,7 @@ from channels_postgres._backend import PostgresChannelsBackend
 
 from .support import MakeBackend
 
+_RUN: Final = secrets.token_hex(4)
 _numbers: Final = itertools.count()
 
 
@@ -28,7 +30,7 @@ def driver(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def channel() -> str:
     """Name a channel that nobody else uses."""
-    return f"channel-{next(_numbers)}"
+    return f"channel-{_RUN}-{next(_numbers)}"
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ END: Final = b"end"
 class Run:
     """One run: what was committed, what was rolled back, and what everybody received."""
 
-    def __init__(self, seed: int, url: str) -> None:
+    def __init__(self, seed: int, url: str, channel: str) -> None:
         self.rng = random.Random(seed)
         self.url = url
-        self.channels = [f"run-{seed}-{self.rng.random()}-{name}" for name in ("hot", "warm", "cold")]
+        self.channels = [f"{channel}-{name}" for name in ("hot", "warm", "cold")]
         self.committed: dict[str, set[bytes]] = defaultdict(set)
         self.writing = True
 
@@ -105,9 +105,11 @@ class Run:
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_nothing_is_lost_doubled_or_reordered(seed: int, driver: str, postgres_broker: Broker) -> None:
+async def test_nothing_is_lost_doubled_or_reordered(
+    seed: int, driver: str, channel: str, postgres_broker: Broker
+) -> None:
     """16 writers with rollbacks, idle transactions and opposite orders; readers who join at random."""
-    run = Run(seed, postgres_broker.url)
+    run = Run(seed, postgres_broker.url, channel)
     url = backend_url(postgres_broker.url, driver, history=5_000)
     async with AsyncExitStack() as stack:
         first, second = [

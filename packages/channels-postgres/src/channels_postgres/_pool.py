@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from channels_core.exceptions import BackendConnectionError
+from channels_postgres._connecting import connect, drop_result
 from channels_postgres._driver import Link
 
 __all__ = ("Pool",)
@@ -53,12 +54,15 @@ class Pool:
     async def close(self) -> None:
         """Close everything; calls in flight and waiting ones end with `BackendConnectionError`."""
         self._closed = True
-        for attempt in self._connecting:
+        attempts = list(self._connecting)
+        for attempt in attempts:
             attempt.cancel()
         for link in self._busy:
             link.abort()
         free, self._free[:] = self._free[:], []
         await asyncio.gather(*(link.close() for link in free))
+        if attempts:
+            await asyncio.wait(attempts)
 
     async def _take(self) -> Link:
         self._check_open()
@@ -70,16 +74,20 @@ class Pool:
         return await self._open()
 
     async def _open(self) -> Link:
-        attempt = asyncio.ensure_future(self._connect())
+        attempt = asyncio.ensure_future(connect(self._connect))
         self._connecting.add(attempt)
         try:
             link = await attempt
         except asyncio.CancelledError:
-            attempt.cancel()
+            if attempt.done():  # it may have succeeded in the very moment of being cancelled
+                drop_result(attempt)
             self._check_open()
             raise
         finally:
             self._connecting.discard(attempt)
+        if self._closed:
+            link.abort()
+        self._check_open()
         return link
 
     def _give_back(self, link: Link) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 from channels_core.backend import History, Publication
 from channels_core.events import Event, Position
 from channels_core.exceptions import BackendError
+from channels_postgres._connecting import connect
 from channels_postgres._driver import Driver
 from channels_postgres._envelope import Assembler, Packer, Record, name_bytes
 from channels_postgres._listener import Listener
@@ -70,7 +71,7 @@ class Session(ABC):
 
     async def _open(self) -> None:
         self._resources.push_async_callback(self.writers.close)
-        link = await self._driver.connect(listening=True)
+        link = await connect(lambda: self._driver.connect(listening=True))
         self._listener = Listener(link, self._notified)
         self._resources.push_async_callback(self._listener.close)
         await self._check_round_trip()
