@@ -125,7 +125,9 @@ async def test_a_lost_listener_raises(backend: ChannelsBackend, postgres_broker:
         with pytest.raises(BackendConnectionError):
             await reader.lost()
         with pytest.raises(BackendConnectionError):
-            await backend.subscribe([channel + "2"])
+            await backend.subscribe([f"{channel}-{number}" for number in range(100)])
+        with pytest.raises(BackendConnectionError):  # also where no other notification channel is needed
+            await backend.subscribe([channel])
 
 
 async def test_a_lost_writer_is_replaced(backend: ChannelsBackend, postgres_broker: Broker, channel: str) -> None:

@@ -42,7 +42,8 @@ class Listener:
                 raise
 
     async def listen(self, names: Collection[str]) -> None:
-        """Receive the notifications of these names from now on."""
+        """Receive the notifications of these names from now on; no names only ask whether the connection stands."""
+        self.check()
         if names:
             await self.call(lambda link: link.listen(names))
 
