@@ -589,7 +589,7 @@ async def test_get_history_does_not_wait_for_ever() -> None:
     backend = SlowMemory(100)
     async with ChannelsPlugin(backend, channels="a", publish_timeout=0.05) as channels:
         backend.read_gate.clear()
-        with pytest.raises(BackendConnectionError, match=r"no history within 0\.05 s"):
+        with pytest.raises(BackendConnectionError, match=r"gave no history within 0\.05 s"):
             await channels.get_history("a")
 
 

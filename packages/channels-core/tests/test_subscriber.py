@@ -645,3 +645,14 @@ async def test_a_stopped_plugin_leaves_a_stream_that_has_ended() -> None:
     assert [item.data for item in await take_rest(stream)] == [b"1"]
     await channels.unsubscribe(stream)
     await stream.stop()
+
+
+async def test_an_ended_stream_keeps_its_last_cursor() -> None:
+    """Who resumes reads the cursor after the stream ended, and it must be there."""
+    async with make(history=10) as channels, channels.subscribe(["a", "b"]) as stream:
+        await publish(channels, 2)
+        first = (await take(stream, 1))[0]
+        await channels.unsubscribe(stream, "b")
+        before = stream.cursor
+    assert stream.channels == ()
+    assert stream.cursor == before == {"a": first.position}

@@ -100,6 +100,11 @@ class Link:
         except BackendConnectionError as exc:
             self.last_error = exc
             raise
+        except asyncio.CancelledError as exc:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            self.last_error = BackendConnectionError(f"{verb} was cancelled inside the backend")
+            raise self.last_error from exc
         except NotStarted as exc:  # it was shut down while the call was on its way
             self.last_error = BackendConnectionError(f"{verb} was interrupted by a shutdown of the backend")
             raise self.last_error from exc

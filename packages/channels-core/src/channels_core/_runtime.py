@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from channels_core._joining import Joiner, Start
 from channels_core._link import GRACE, Link, finish
@@ -13,7 +13,7 @@ from channels_core._logging import RateLimitedLogger, logger
 from channels_core._settings import Settings
 from channels_core.backend import ChannelsBackend
 from channels_core.backlog import Backlog
-from channels_core.events import Event, Gap, Position
+from channels_core.events import Event, Gap
 from channels_core.exceptions import BackendConnectionError, ChannelsException, NotStarted
 from channels_core.publisher import Publisher
 from channels_core.router import Router
@@ -23,6 +23,8 @@ from channels_core.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from channels_core.plugin import ChannelsPlugin
+
+T = TypeVar("T")
 
 
 class Runtime:
@@ -121,7 +123,8 @@ class Runtime:
         async with subscriber._join_lock():
             self._check_running()
             new = {name: start for name, start in starts.items() if name not in subscriber._seen}
-            begins = await self._within_deadline(subscriber, new)
+            joining = self._joiner.join(subscriber._backlog, new)
+            begins = await self._in_time(joining, "the broker did not confirm the subscription")
             if subscriber.ended or self.is_stopping:
                 self._joiner.leave(subscriber._backlog, new)
                 subscriber._backlog.discard(new)
@@ -140,20 +143,10 @@ class Runtime:
         if self.is_stopping:
             raise NotStarted("the plugin is stopping and takes no more subscribers")
 
-    async def _within_deadline(self, subscriber: Subscriber, starts: Mapping[str, Start]) -> dict[str, Position]:
-        timeout = self._settings.publish_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._joiner.join(subscriber._backlog, starts)
-        except TimeoutError:
-            raise BackendConnectionError(
-                f"the broker did not confirm the subscription within {timeout} s"
-            ) from self.link.last_error
-
     async def put_history(self, subscriber: Subscriber, channels: Collection[str], limit: int | None) -> None:
         """Put history in front of a stream of which nothing was consumed yet."""
         starts = {channel: subscriber._not_consumed(channel) for channel in channels}
-        fronts = await self._joiner.read_before(starts, limit)
+        fronts = await self._in_time(self._joiner.read_before(starts, limit), "the broker gave no history")
         if any(subscriber._not_consumed(channel) != start for channel, start in starts.items()):
             raise ChannelsException("history was put in front of this stream by somebody else meanwhile")
         for channel, (begin, _) in zip(channels, fronts, strict=True):
@@ -162,18 +155,21 @@ class Runtime:
 
     async def read_history(self, channel: str, limit: int | None) -> list[Event]:
         """Read the newest events of a channel, oldest first."""
+        history = await self._in_time(self.link.read(channel, limit), "the broker gave no history")
+        return list(history.events)
+
+    async def _in_time(self, work: Coroutine[Any, Any, T], failure: str) -> T:
         timeout = self._settings.publish_timeout
         try:
             async with asyncio.timeout(timeout):
-                return list((await self.link.read(channel, limit)).events)
+                return await work
         except TimeoutError:
-            raise BackendConnectionError(f"no history within {timeout} s") from self.link.last_error
+            raise BackendConnectionError(f"{failure} within {timeout} s") from self.link.last_error
 
     def leave(self, subscriber: Subscriber, channels: Collection[str]) -> None:
         """Take a subscriber out of channels and discard what waits of them."""
         self._joiner.leave(subscriber._backlog, channels)
-        subscriber._forget(channels)
-        subscriber._backlog.discard(frozenset(channels))
+        subscriber._discard(channels)
         if not subscriber._seen and not subscriber._keep_open:
             self.release(subscriber, discard=True)
 
@@ -182,7 +178,6 @@ class Runtime:
         channels = subscriber.channels
         self._joiner.leave(subscriber._backlog, channels)
         if discard:
-            subscriber._forget(channels)
-            subscriber._backlog.take_all()
+            subscriber._discard(channels)
         subscriber._backlog.end()
         self.subscribers.pop(subscriber, None)

@@ -41,6 +41,8 @@ class MemoryChannelsBackend(ChannelsBackend):
         ImproperlyConfigured: A negative number, or ``max_age`` without history.
     """
 
+    promise = "within one process; history, positions and resume with ?history=N, else at most once"
+
     def __init__(self, history: int = 0, *, max_age: float | None = None) -> None:
         self._adopt(MemoryBroker(history, max_age))
 

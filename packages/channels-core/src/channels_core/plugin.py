@@ -259,6 +259,8 @@ class ChannelsPlugin:
         names = subscriber.channels if channels is None else _unique(channels)
         if self._runtime is not None:
             self._runtime.leave(subscriber, names)
+        else:
+            subscriber._discard(names)
 
     async def put_subscriber_history(
         self, subscriber: Subscriber, channels: Channels, limit: int | None = None
@@ -324,6 +326,7 @@ class ChannelsPlugin:
                 self._check_history()
             starts = dict.fromkeys(names)
         target = subscriber or runtime.new_subscriber(self, keep_open=keep_open)
+        target._keep_open |= keep_open
         await runtime.join(target, starts, disconnected)
         return target
 
@@ -367,6 +370,8 @@ class ChannelsPlugin:
     def _release(self, subscriber: Subscriber, *, discard: bool) -> None:
         if self._runtime is not None:
             self._runtime.release(subscriber, discard=discard)
+        elif discard:
+            subscriber._discard(subscriber.channels)
 
     def _log_gap(self, gap: Gap) -> None:
         self._log.warning(

@@ -230,10 +230,10 @@ class Router:
             walk = Walk(channel.name, channel.head, None)
             try:
                 page = await self._link.read(channel.name, PAGE, channel.head)
+                more = walk.take(page)
             except Exception as exc:
                 self._log.warning(("repair", channel.name), "history of %r cannot be read", channel.name, exc=exc)
                 return False
-            more = walk.take(page)
             if page.top == ORIGIN:
                 self._announce_oblivion(channel)
                 return True

@@ -30,13 +30,24 @@ class Subscriber:
     Made by the plugin; subclass it and hand the class over as ``subscriber_class`` to add behaviour.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_background", "_backlog", "_joining", "_keep_open", "_plugin", "_seen")
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_background",
+        "_backlog",
+        "_joining",
+        "_keep_open",
+        "_last",
+        "_plugin",
+        "_seen",
+    )
 
     def __init__(self, plugin: ChannelsPlugin, backlog: Backlog, *, keep_open: bool = False) -> None:
         self._plugin: Final = plugin
         self._backlog: Final = backlog
-        self._keep_open: Final = keep_open
+        self._keep_open = keep_open
         self._seen: Final[dict[str, Position | Event]] = {}
+        self._last: dict[str, Position | Event] | None = None
         self._background: BackgroundConsumer | None = None
         self._joining: asyncio.Lock | None = None
 
@@ -99,9 +110,11 @@ class Subscriber:
     def cursor(self) -> Cursor:
         """Channel → position of the last event consumed; moves when an item is yielded.
 
-        There from the start, before the first event. Without history the positions are "before anything".
+        There from the start, before the first event; a stream that has ended keeps its last one. Without history the
+        positions are "before anything".
         """
-        return Cursor({channel: _position(seen) for channel, seen in self._seen.items()})
+        seen = self._last if self._last is not None and self.ended else self._seen
+        return Cursor({channel: _position(position) for channel, position in seen.items()})
 
     @property
     def qsize(self) -> int:
@@ -202,8 +215,16 @@ class Subscriber:
             self._seen.setdefault(channel, position)
 
     def _forget(self, channels: Collection[str]) -> None:
+        before = dict(self._seen)
         for channel in channels:
             self._seen.pop(channel, None)
+        if before and not self._seen:
+            self._last = before
+
+    def _discard(self, channels: Collection[str]) -> None:
+        """Forget channels and what waits of them."""
+        self._forget(channels)
+        self._backlog.discard(frozenset(channels))
 
     def _not_consumed(self, channel: str) -> Position:
         """Return where the stream begins in a channel of which no event was consumed yet."""
