@@ -1,0 +1,1 @@
+"""Benchmarks of channels beside its peers; never published."""

@@ -1,0 +1,250 @@
+"""What is measured: the workloads, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ("WORKLOADS", "Workload", "select")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One row of the tables.
+
+    Args:
+        name: Section and workload, ``"redis/fan-out-1000"``; what ``--only`` is matched with.
+        title: What readers call it.
+        unit: Of the value.
+        task: Of `channels_bench.tasks`.
+        systems: Who takes part.
+        count: Events of the first round; or of every round where `seconds` is ``None``.
+        seconds: How long a round should take: the first rounds find out how many events that is.
+        subscribers: How many.
+        higher_is_better: Whether the value is a rate.
+        feeder: Task of a second process that publishes, empty for none.
+        together: All systems at once: they wait, and nobody disturbs anybody.
+        fresh: A new process for each sample.
+        quick: Part of ``--quick``.
+        repeats: Rounds that count when it is not quick; ``None`` for what the command line says.
+    """
+
+    name: str
+    title: str
+    unit: str
+    task: str
+    systems: tuple[str, ...]
+    count: int
+    seconds: float | None = 0.5
+    subscribers: int = 1
+    higher_is_better: bool = True
+    feeder: str = ""
+    together: bool = False
+    fresh: bool = False
+    quick: bool = False
+    repeats: int | None = None
+
+    @property
+    def section(self) -> str:
+        """The part before the slash."""
+        return self.name.partition("/")[0]
+
+
+_MEMORY: Final = ("ours", "litestar", "broadcaster", "deque", "loop", "callback")
+_REDIS: Final = (
+    "ours-redis", "ours-redis-streams", "litestar-redis", "litestar-redis-streams", "broadcaster-redis",
+    "broadcaster-redis-streams", "faststream", "django", "django-pubsub",
+)  # fmt: skip
+_CROWD: Final = tuple(name for name in _REDIS if name not in ("faststream", "broadcaster-redis-streams"))
+"""FastStream and broadcaster's streams use a connection or a reader per subscriber: no crowd fits."""
+_POSTGRES: Final = (
+    "ours-asyncpg", "ours-asyncpg-history", "ours-psycopg", "ours-psycopg-history", "litestar-asyncpg",
+    "litestar-psycopg", "broadcaster-postgres",
+)  # fmt: skip
+_PG_FLOORS: Final = ("asyncpg", "asyncpg-insert")
+
+
+_EVENTS: Final = {1: 20_000, 100: 2_000, 1_000: 200, 10_000: 30}
+"""Events by number of subscribers: equal for all systems, because wake-ups are paid per burst."""
+
+
+def _fan_out(section: str, subscribers: int, systems: Iterable[str], *, quick: bool = False) -> Workload:
+    return Workload(
+        name=f"{section}/fan-out-{subscribers}",
+        title=f"fan-out 1 → {subscribers:,}",
+        unit="deliveries/s",
+        task="fan_out",
+        systems=tuple(systems),
+        count=_EVENTS[subscribers] if section == "memory" or subscribers > 1 else 200,
+        seconds=0.5 if section != "memory" and subscribers == 1 else None,
+        subscribers=subscribers,
+        quick=quick,
+    )
+
+
+def _own_channels(section: str, count: int, systems: Iterable[str], *, quick: bool = False) -> Workload:
+    return Workload(
+        name=f"{section}/leave-{count}",
+        title=f"{count:,} subscribers leave a channel each",
+        unit="ms",
+        task="own_channels",
+        systems=tuple(systems),
+        count=count,
+        seconds=None,
+        higher_is_better=False,
+        quick=quick,
+        repeats=2,
+    )
+
+
+def _channels(section: str, count: int, systems: Iterable[str], *, quick: bool = False) -> Workload:
+    return Workload(
+        name=f"{section}/one-leaves-{count}",
+        title=f"one subscriber leaves {count:,} channels",
+        unit="ms",
+        task="join_and_leave",
+        systems=tuple(systems),
+        count=count,
+        seconds=None,
+        higher_is_better=False,
+        quick=quick,
+        repeats=3,
+    )
+
+
+def _publish(section: str, how: str, systems: Iterable[str], *, quick: bool = False) -> Workload:
+    titles = {"background": "in the background", "awaited": "awaited one by one", "concurrently": "100 at a time"}
+    return Workload(
+        name=f"{section}/publish-{how}",
+        title=f"publish {titles[how]}",
+        unit="events/s",
+        task=f"publish_{how}",
+        systems=tuple(systems),
+        count=100,
+        quick=quick,
+    )
+
+
+def _receive(section: str, systems: Iterable[str]) -> Workload:
+    return Workload(
+        name=f"{section}/receive",
+        title="receive, fed by another process",
+        unit="events/s",
+        task="receive",
+        systems=tuple(systems),
+        count=2_000,
+        feeder="feed",
+        quick=True,
+    )
+
+
+def _latency(section: str, systems: Iterable[str]) -> Workload:
+    return Workload(
+        name=f"{section}/latency",
+        title="latency p99 at 500/s, two processes",
+        unit="ms",
+        task="latency_receive",
+        systems=tuple(systems),
+        count=1_000,
+        seconds=None,
+        higher_is_better=False,
+        feeder="latency_send",
+        repeats=3,
+    )
+
+
+def _idle(section: str, systems: Iterable[str]) -> Workload:
+    return Workload(
+        name=f"{section}/idle",
+        title="CPU of 100 idle subscriptions",
+        unit="% of a core",
+        task="idle_cpu",
+        systems=tuple(systems),
+        count=4,
+        seconds=None,
+        subscribers=100,
+        higher_is_better=False,
+        together=True,
+        repeats=1,
+    )
+
+
+def _history(section: str, systems: Iterable[str]) -> Workload:
+    return Workload(
+        name=f"{section}/history",
+        title="history of 1,000 events to a new subscriber",
+        unit="ms",
+        task="history",
+        systems=tuple(systems),
+        count=10,
+        seconds=None,
+        higher_is_better=False,
+        repeats=3,
+    )
+
+
+WORKLOADS: Final = (
+    _fan_out("memory", 1, _MEMORY, quick=True),
+    _fan_out("memory", 100, _MEMORY),
+    _fan_out("memory", 1_000, _MEMORY, quick=True),
+    _fan_out("memory", 10_000, _MEMORY),
+    _own_channels("memory", 1_000, ("ours", "litestar"), quick=True),
+    _own_channels("memory", 10_000, ("ours", "litestar")),
+    _channels("memory", 10_000, ("ours", "litestar")),
+    Workload(
+        name="memory/idle-memory",
+        title="memory of an idle subscriber with its task",
+        unit="bytes",
+        task="idle_memory",
+        systems=("ours", "litestar", "broadcaster", "deque"),
+        count=1,
+        seconds=None,
+        subscribers=10_000,
+        higher_is_better=False,
+        fresh=True,
+        quick=True,
+        repeats=3,
+    ),
+    _idle("memory", ("ours", "litestar")),
+    _fan_out("redis", 1, (*_REDIS, "redis-py"), quick=True),
+    _fan_out("redis", 100, (*_CROWD, "redis-py")),
+    _fan_out("redis", 1_000, (*_CROWD, "redis-py"), quick=True),
+    _publish("redis", "background", (*_REDIS, "redis-py", "redis-py-xadd", "hiredis"), quick=True),
+    _publish("redis", "awaited", _REDIS),
+    _publish("redis", "concurrently", _REDIS),
+    _receive("redis", ("ours-redis", "litestar-redis", "broadcaster-redis", "redis-py", "hiredis")),
+    _latency("redis", _REDIS),
+    _idle("redis", _REDIS),
+    _channels("redis", 10_000, ("ours-redis", "ours-redis-streams", "litestar-redis", "redis-py")),
+    Workload(
+        name="redis/own-channels",
+        title="10,000 subscribers join a channel each",
+        unit="ms",
+        task="join_own_channels",
+        systems=("ours-redis", "broadcaster-redis"),
+        count=10_000,
+        seconds=None,
+        higher_is_better=False,
+        repeats=1,
+    ),
+    _history("redis", ("ours-redis-streams", "litestar-redis-streams")),
+    _fan_out("postgres", 1, (*_POSTGRES, "asyncpg"), quick=True),
+    _fan_out("postgres", 1_000, (*_POSTGRES, "asyncpg"), quick=True),
+    _publish("postgres", "background", (*_POSTGRES, *_PG_FLOORS), quick=True),
+    _publish("postgres", "awaited", _POSTGRES),
+    _publish("postgres", "concurrently", _POSTGRES),
+    _latency("postgres", _POSTGRES),
+    _idle("postgres", _POSTGRES),
+    _channels("postgres", 10_000, ("ours-asyncpg", "ours-asyncpg-history", "ours-psycopg")),
+    _history("postgres", ("ours-asyncpg-history", "ours-psycopg-history")),
+)
+
+
+def select(only: Iterable[str], *, quick: bool) -> list[Workload]:
+    """Return the workloads whose names begin with one of these, or contain it after the slash; all for none."""
+    wanted = tuple(only)
+    chosen = [each for each in WORKLOADS if each.quick or not quick or wanted]
+    if not wanted:
+        return chosen
+    return [each for each in chosen if any(each.name.startswith(word) or f"/{word}" in each.name for word in wanted)]

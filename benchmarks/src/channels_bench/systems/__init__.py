@@ -1,0 +1,1 @@
+"""Adapters: one small class for each system that is measured."""

@@ -1,0 +1,79 @@
+"""Floors on PostgreSQL: asyncpg with batched ``pg_notify``, and with a batched insert and one notification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from channels_bench.systems.base import Stream, System
+from channels_bench.systems.floors import Counter
+
+BATCH: Final = 500
+"""Events in one statement."""
+
+_NOTIFY: Final = "SELECT count(pg_notify($1, payload)) FROM unnest($2::text[]) AS payload"
+
+_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS bench_log (id bigserial PRIMARY KEY, channel text NOT NULL, "
+    "xid xid8 NOT NULL DEFAULT pg_current_xact_id(), payload bytea NOT NULL)"
+)
+
+_INSERT: Final = (
+    "WITH rows AS (INSERT INTO bench_log (channel, payload) SELECT $1, payload FROM unnest($2::bytea[]) AS payload) "
+    "SELECT pg_notify($1, '')"
+)
+
+
+class AsyncPg(System):
+    """One connection that publishes in batches, one that listens and calls every sink."""
+
+    async def start(self) -> None:
+        self._writing: Any = await asyncpg.connect(self.url)
+        self._listening: Any = await asyncpg.connect(self.url)
+        self._sinks: dict[str, list[Counter]] = {}
+
+    async def stop(self) -> None:
+        await self._writing.close()
+        await self._listening.close()
+
+    async def subscribe(self, channel: str) -> Stream:
+        sinks = self._sinks.setdefault(channel, [])
+        if not sinks:
+            await self._listening.add_listener(channel, self._hear)
+        sinks.append(Counter())
+        return sinks[-1]
+
+    def _hear(self, _connection: Any, _pid: int, channel: str, payload: str) -> None:
+        data = payload.encode()
+        for sink in self._sinks[channel]:
+            sink.push(data)
+
+    async def publish(self, data: bytes, channel: str) -> None:
+        await self._writing.execute("SELECT pg_notify($1, $2)", channel, data.decode())
+
+    async def pour(self, events: Sequence[bytes], channel: str) -> None:
+        for start in range(0, len(events), BATCH):
+            batch = [data.decode() for data in events[start : start + BATCH]]
+            await self._writing.execute(_NOTIFY, channel, batch)
+
+
+class AsyncPgInsert(AsyncPg):
+    """Rows in a table with two indexed columns, and a notification that wakes."""
+
+    async def start(self) -> None:
+        await super().start()
+        await self._writing.execute(_TABLE)
+        await self._writing.execute("CREATE INDEX IF NOT EXISTS bench_log_xid ON bench_log (xid)")
+
+    async def stop(self) -> None:
+        await self._writing.execute("TRUNCATE bench_log")
+        await super().stop()
+
+    async def publish(self, data: bytes, channel: str) -> None:
+        await self._writing.execute(_INSERT, channel, [data])
+
+    async def pour(self, events: Sequence[bytes], channel: str) -> None:
+        for start in range(0, len(events), BATCH):
+            await self._writing.execute(_INSERT, channel, list(events[start : start + BATCH]))
