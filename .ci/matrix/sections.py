@@ -72,6 +72,7 @@ def sections() -> list[Section]:
         Section("drivers-redis", tuple(_driver_steps("redis", "channels-redis", "redis_backends")), _nothing),
         Section("drivers-psycopg", tuple(_driver_steps("psycopg", "channels-postgres", "postgres")), _nothing),
         *(Section(f"faults-{name}", _thrice((_TWO_PROCESSES, "-k", name)), _nothing) for name in FAULTS),
+        Section("page", _thrice(("packages/channels-litestar/tests/test_page.py",)), _chromium),
         Section("idle", _thrice(("integration-tests/test_idleness.py",)), _nothing),
         Section("other-integration", _thrice(_others()), _nothing),
         Section("testcontainers", tuple(_container_steps()), engine),
@@ -142,4 +143,10 @@ def _nothing() -> Iterator[dict[str, str]]:
 @contextmanager
 def _debian_servers() -> Iterator[dict[str, str]]:
     install({"redis-server": "redis-server", "/usr/lib/postgresql/15/bin/initdb": "postgresql-15"})
+    yield {}
+
+
+@contextmanager
+def _chromium() -> Iterator[dict[str, str]]:
+    install({"chromium": "chromium"})
     yield {}

@@ -153,7 +153,11 @@ async def test_publish_mode(data: str | bytes) -> None:
 async def test_a_burst_of_messages_is_published_in_order() -> None:
     """More small messages at once than may wait for the broker are all published, in order."""
     plugin = make_plugin(ws_handler_publish=True, max_pending=50)
-    async with Site(plugin) as site, site.connect("/chat") as reader, site.connect("/chat", compression=None) as writer:
+    async with (
+        Site(plugin) as site,
+        site.connect("/chat") as reader,
+        site.connect("/chat", compression=None, max_queue=None) as writer,
+    ):
         numbers = [str(number) for number in range(3000)]
         writer.transport.write(b"".join(masked_frame(number) for number in numbers))
         assert [await receive(reader) for _ in numbers] == numbers
