@@ -6,7 +6,7 @@ import random
 import socket
 from typing import Final
 
-__all__ = ("free_port", "free_ports")
+__all__ = ("free_port",)
 
 _RANGE: Final = (15_000, 32_000)
 """Below the range that the system draws the ports of outgoing connections from: while a server is down between
@@ -18,21 +18,18 @@ _draw: Final = random.SystemRandom()
 """Not the global generator: a test runner seeds that one, and parallel runs would draw the same ports."""
 
 
+_given: Final[set[int]] = set()
+"""A port is not taken before its server starts, and the servers of a group draw theirs first."""
+
+
 def free_port() -> int:
-    """Return a port on which nobody listened a moment ago."""
+    """Return a port on which nobody listened a moment ago, and another one each time."""
     for _ in range(_ATTEMPTS):
         port = _draw.randint(*_RANGE)
-        if _is_free(port):
+        if port not in _given and _is_free(port):
+            _given.add(port)
             return port
     raise RuntimeError(f"no free port found between {_RANGE[0]} and {_RANGE[1]}")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return different free ports."""
-    ports: set[int] = set()
-    while len(ports) < count:
-        ports.add(free_port())
-    return list(ports)
 
 
 def _is_free(port: int) -> bool:

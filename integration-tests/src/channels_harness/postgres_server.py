@@ -133,8 +133,10 @@ class PostgresServer(Server):
 
     def _answers(self) -> bool:
         try:
-            self.connect().close()
-            return True
+            with self.connect() as connection:
+                row = connection.execute("SHOW data_directory").fetchone()
+            # Another server may have taken the port since it was drawn, and ours is about to end.
+            return row == (str(self.data),)
         except psycopg.OperationalError:
             return False
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from redis.crc import key_slot
 
 from channels_harness.binaries import NEWEST_REDIS, RedisFlavour
-from channels_harness.ports import free_ports
+from channels_harness.ports import free_port
 from channels_harness.redis_server import RedisServer
 from channels_harness.server import Server
 from channels_harness.waiting import wait_until
@@ -17,7 +17,7 @@ __all__ = ("RedisCluster",)
 _HOST: Final = "127.0.0.1"
 _SLOTS: Final = 16_384
 _PRIMARIES: Final = 3
-_SETTLE_TIMEOUT: Final = 60.0
+_SETTLE_TIMEOUT: Final = 45.0
 """Seconds for gossip to spread and for a failover; only against hanging."""
 
 
@@ -31,7 +31,7 @@ class RedisCluster(Server):
 
     def __init__(self, flavour: RedisFlavour = NEWEST_REDIS, *, node_timeout_ms: int = 1_500) -> None:
         self._joined = False
-        bus_ports = free_ports(2 * _PRIMARIES)
+        bus_ports = [free_port() for _ in range(2 * _PRIMARIES)]
         self.nodes: Final = [RedisServer(flavour, options=_options(port, node_timeout_ms)) for port in bus_ports]
         self._bus_ports: Final = dict(zip((node.port for node in self.nodes), bus_ports, strict=True))
 

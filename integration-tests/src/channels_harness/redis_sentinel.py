@@ -15,7 +15,7 @@ _HOST: Final = "127.0.0.1"
 _SERVICE: Final = "channels"
 _COUNT: Final = 3
 _QUORUM: Final = 2
-_SETTLE_TIMEOUT: Final = 60.0
+_SETTLE_TIMEOUT: Final = 45.0
 """Seconds for the sentinels to find each other and for a failover; only against hanging."""
 
 

@@ -112,7 +112,9 @@ class RedisServer(Server):
     def _answers(self) -> bool:
         try:
             with self.client() as client:
-                return bool(client.ping())
+                information: Any = client.info("server")
+                # Another server may have taken the port since it was drawn, and ours is about to end.
+                return bool(information["process_id"] == self._process.pid) and bool(client.ping())
         except redis.RedisError:
             return False
 
