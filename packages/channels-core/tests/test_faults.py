@@ -13,7 +13,7 @@ import pytest
 from core_stage import data, take, take_rest, turns, until
 from faulty import FaultyBackend, RecordingBroker
 
-from channels_core import ChannelsPlugin, Event, Gap, Subscriber
+from channels_core import ChannelsPlugin, Event, Gap, Position, Subscriber
 from channels_core.backend import Publication
 from channels_core.events import ORIGIN
 from channels_core.exceptions import (
@@ -246,6 +246,7 @@ async def test_a_flush_seen_at_a_restart_is_announced_at_once(keeping: FaultyBac
         for n in range(1, 3):
             keeping.cut()
             await deaf_and_back(channels, n)
+            await turns()
         assert await take(stream, 1) == [Gap("a", "epoch", old.position)]
         broker(keeping).publish_now("a", b"new")
         gap, new = await take(stream, 2)
@@ -332,6 +333,81 @@ async def test_more_live_events_than_can_be_held_are_read_again(
         assert stream.qsize == 0
         released.set()
         assert await data(stream, 10) == [b"%d" % n for n in range(10)]
+
+
+async def test_what_gets_lost_during_a_repair_is_read_as_well(keeping: FaultyBackend) -> None:
+    """A hole in what was held while history was read is one more repair."""
+    async with plugin(keeping) as channels, channels.subscribe("a") as stream:
+        released = asyncio.Event()
+        keeping.blocks("answer of get_history", released)
+        for payload, lost in ((b"1", 1), (b"2", 0), (b"3", 1), (b"4", 0)):
+            keeping.loses = lost
+            broker(keeping).publish_now("a", payload)
+            await until(lambda: not keeping.loses)
+            await turns()
+        released.set()
+        assert await data(stream, 4) == [b"1", b"2", b"3", b"4"]
+
+
+async def test_a_long_hole_is_read_page_by_page(keeping: FaultyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repair reads as many pages as it takes."""
+    monkeypatch.setattr("channels_core.router.PAGE", 2)
+    async with plugin(keeping) as channels, channels.subscribe("a") as stream:
+        keeping.loses = 6
+        for n in range(7):
+            broker(keeping).publish_now("a", b"%d" % n)
+        assert await data(stream, 7) == [b"%d" % n for n in range(7)]
+        assert keeping.calls.count("get_history") == 4
+
+
+async def test_what_is_held_survives_a_refused_repair(keeping: FaultyBackend) -> None:
+    """A refused read leaves one gap, before the first held event; duplicates among them stay unseen."""
+    async with plugin(keeping) as channels, channels.subscribe("a") as stream:
+        released = asyncio.Event()
+        keeping.loses = 1
+        keeping.blocks("get_history", released)
+        for n in range(1, 4):
+            broker(keeping).publish_now("a", b"%d" % n)
+        await turns()
+        keeping._started().put(broker(keeping).log["a"][1])
+        keeping.breaks("answer of get_history", BackendError("not permitted"))
+        await turns()
+        released.set()
+        gap, *events = await take(stream, 3)
+        assert (gap.reason, gap.missed) == ("trimmed", 1)
+        assert [event.data for event in events] == [b"2", b"3"]
+        keeping.mends("answer of get_history")
+
+
+async def test_joins_share_a_repair(keeping: FaultyBackend) -> None:
+    """Clients that come back with cursors of another epoch at once cause one read of the channel, and one each."""
+    async with plugin(keeping) as channels, channels.subscribe("a"):
+        released = asyncio.Event()
+        keeping.blocks("get_history", released)
+        foreign = {"a": Position("another epoch", 5)}
+
+        async def resume() -> Subscriber:
+            return await channels.subscribe("a", after=foreign)
+
+        joining = [asyncio.create_task(resume()) for _ in range(2)]
+        await turns()
+        released.set()
+        for stream in await asyncio.gather(*joining):
+            assert await take(stream, 1) == [Gap("a", "epoch", foreign["a"], ORIGIN)]
+            await stream.stop()
+
+
+async def test_work_that_fails_unexpectedly_is_logged(keeping: FaultyBackend, caplog: pytest.LogCaptureFixture) -> None:
+    """No task of the plugin dies unheard."""
+
+    async def fail() -> None:
+        raise LookupError("a bug of ours")
+
+    async with plugin(keeping) as channels:
+        assert channels._runtime is not None
+        channels._runtime.router.spawn(fail(), "work")
+        await turns()
+    assert "channels: work failed" in caplog.text
 
 
 # Subscribing
@@ -508,6 +584,16 @@ async def test_an_abandoned_attempt_that_runs_late_stores_nothing(keeping: Fault
         broker(keeping).publish_now("a", b"sentinel")
         assert {(await take(stream, 1))[0].data for _ in range(2)} == {b"2", b"sentinel"}
         assert len(broker(keeping).log["a"]) == 3
+
+
+async def test_a_driver_that_cancels_itself_has_lost_its_connection(keeping: FaultyBackend) -> None:
+    """A ``CancelledError`` that nobody asked for ends no lane."""
+    async with plugin(keeping) as channels:
+        keeping.raises("publish_batch", asyncio.CancelledError(), times=2)
+        channels.publish("1", "a")
+        await channels.wait_published("2", "a")
+        await until(lambda: channels.stats().pending == 0)
+        assert {event.data for event in broker(keeping).log["a"]} == {b"1", b"2"}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), BackendError("a whole batch refused")], ids=repr)

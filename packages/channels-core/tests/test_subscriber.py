@@ -656,3 +656,16 @@ async def test_an_ended_stream_keeps_its_last_cursor() -> None:
         before = stream.cursor
     assert stream.channels == ()
     assert stream.cursor == before == {"a": first.position}
+
+
+async def test_a_stream_may_be_stopped_after_its_plugin() -> None:
+    """What waited is discarded, or still there with ``join=True``."""
+    streams = []
+    async with make() as channels:
+        for _ in range(3):
+            streams.append(await channels.subscribe("a"))
+            streams[-1].put_nowait(event(1))
+    await streams[0].stop()
+    await streams[1].stop(join=True)
+    await channels.unsubscribe(streams[2])
+    assert [len(await take_rest(stream)) for stream in streams] == [0, 1, 0]

@@ -97,6 +97,7 @@ class Runtime:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks, timeout=self._settings.call_timeout + 2 * GRACE)
+        self.router.clear()
         undelivered = self.publisher.abandon()
         if undelivered:
             logger.error("stopped with %d published events not accepted by the broker", undelivered)

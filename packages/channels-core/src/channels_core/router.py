@@ -138,6 +138,9 @@ class Router:
             await asyncio.wait(tasks, timeout=GRACE)
         for channel in self._channels.values():
             channel.refuse(NotStarted("the plugin was stopped"))
+
+    def clear(self) -> None:
+        """Forget all channels, after everything else has ended."""
         self._channels.clear()
 
     async def _open_each(self, names: list[str]) -> None:
@@ -161,9 +164,7 @@ class Router:
                 self._confirm(name, tops.get(name, ORIGIN))
 
     def _confirm(self, name: str, top: Position) -> None:
-        channel = self._channels.get(name)
-        if channel is None:
-            return
+        channel = self._channels[name]
         if self._keeps_history:
             channel.head = top if channel.head is None else channel.head
             channel.confirm()
@@ -181,9 +182,7 @@ class Router:
 
     def _refuse(self, name: str, error: BackendError) -> None:
         """Fail the joins of a channel; where streams have it already, the whole session fails."""
-        channel = self._channels.get(name)
-        if channel is None:
-            return
+        channel = self._channels[name]
         if channel.members:
             raise error
         del self._channels[name]

@@ -165,7 +165,7 @@ class FaultyBackend(MemoryChannelsBackend):
     async def get_history(self, channel: str, limit: int | None = None, *, after: Position | None = None) -> History:
         await self._before("get_history")
         history = await super().get_history(channel, limit, after=after)
-        await self._turns()
+        await self._before("answer of get_history")
         return history
 
     async def get_tops(self, channels: Sequence[str]) -> dict[str, Position]:
