@@ -19,8 +19,8 @@ from channels_bench.servers import Servers
 
 __all__ = ("Pool", "WorkerError", "WorkerProcess")
 
-TIMEOUT: Final = 45.0
-"""Seconds for one answer: the slowest peer takes about ten."""
+TIMEOUT: Final = 20.0
+"""Seconds for one answer: a system that loses an event never gives it."""
 
 
 class WorkerError(Exception):

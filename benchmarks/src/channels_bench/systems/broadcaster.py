@@ -39,7 +39,11 @@ class Broadcaster(System):
 
     async def subscribe(self, channel: str) -> Stream:
         stack = AsyncExitStack()
-        return BroadcasterStream(await stack.enter_async_context(self._broadcast.subscribe(channel)), stack)
+        stream = BroadcasterStream(await stack.enter_async_context(self._broadcast.subscribe(channel)), stack)
+        ready = getattr(self._broadcast._backend, "_ready", None)
+        if ready is not None:
+            ready.set()  # with redis-py 8 its listener looks too early, finds no subscription and sleeps for ever
+        return stream
 
     async def publish(self, data: bytes, channel: str) -> None:
         await self._broadcast.publish(channel, data.decode())

@@ -90,7 +90,12 @@ class RedisPubSub(Litestar):
 
 class RedisStreams(Litestar):
     def make_backend(self) -> ChannelsBackend:
-        return RedisChannelsStreamBackend(1000, redis=Redis.from_url(self.url))
+        self._backend = RedisChannelsStreamBackend(1000, redis=Redis.from_url(self.url))
+        return self._backend
+
+    async def stop(self) -> None:
+        await self._backend.flush_all()  # its first subscriber would get all of the round before
+        await super().stop()
 
 
 class AsyncPg(Litestar):
