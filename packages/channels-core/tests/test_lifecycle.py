@@ -10,7 +10,7 @@ import pytest
 from core_stage import DEADLINE, SlowMemory, broker_of, data, take_rest, turns, until
 from stepping import cancel_at
 
-from channels_core import ChannelsPlugin, Event
+from channels_core import ChannelsPlugin, Event, Subscriber
 from channels_core.exceptions import (
     BackendConnectionError,
     BackendError,
@@ -359,3 +359,28 @@ async def test_a_stop_while_it_starts() -> None:
     with pytest.raises(NotStarted, match="stopped"):
         await asyncio.wait_for(starting, DEADLINE)
     assert not channels.health().ok
+
+
+async def test_draining_ends_streams_and_nothing_else() -> None:
+    """After ``drain`` streams are at their end, new ones are refused, publishing goes on; a restart undoes it."""
+    channels = ChannelsPlugin("memory://", channels=["a", "b"])
+    channels.drain()
+    async with channels:
+        stream = await channels.subscribe("a")
+        joining = asyncio.create_task(_subscribe(channels))
+        await asyncio.sleep(0)
+        channels.drain()
+        assert await take_rest(stream) == []
+        with pytest.raises(NotStarted):
+            await joining
+        with pytest.raises(NotStarted):
+            await channels.subscribe("a")
+        await channels.wait_published("x", "a")
+        assert channels.stats().subscribers == 0
+    async with channels, channels.subscribe("a") as stream:
+        await channels.wait_published("y", "a")
+        assert (await anext(stream)).data == b"y"
+
+
+async def _subscribe(channels: ChannelsPlugin) -> Subscriber:
+    return await channels.subscribe("b")

@@ -52,6 +52,7 @@ class Runtime:
         )
         self.subscribers: Final[dict[Subscriber, None]] = {}
         self.is_stopping = False
+        self._is_draining = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -78,7 +79,7 @@ class Runtime:
         finally:
             started.cancel()
 
-    async def drain(self) -> None:
+    async def publish_rest(self) -> None:
         """Publish what is queued, for at most ``shutdown_timeout``."""
         self.is_stopping = True
         with suppress(TimeoutError):
@@ -103,6 +104,12 @@ class Runtime:
             logger.error("stopped with %d published events not accepted by the broker", undelivered)
         return undelivered
 
+    def end_streams(self) -> None:
+        """End all streams, discard what waits, and refuse new ones."""
+        self._is_draining = True
+        for subscriber in tuple(self.subscribers):
+            self.release(subscriber, discard=True)
+
     def new_subscriber(self, plugin: ChannelsPlugin, *, keep_open: bool) -> Subscriber:
         """Make a subscriber without channels."""
         settings = self._settings
@@ -126,7 +133,7 @@ class Runtime:
             new = {name: start for name, start in starts.items() if name not in subscriber._seen}
             joining = self._joiner.join(subscriber._backlog, new)
             begins = await self._in_time(joining, "the broker did not confirm the subscription")
-            if subscriber.ended or self.is_stopping:
+            if subscriber.ended or self.is_stopping or self._is_draining:
                 self._joiner.leave(subscriber._backlog, new)
                 subscriber._backlog.discard(new)
                 self._check_running()
@@ -141,7 +148,7 @@ class Runtime:
                 subscriber._backlog.end()
 
     def _check_running(self) -> None:
-        if self.is_stopping:
+        if self.is_stopping or self._is_draining:
             raise NotStarted("the plugin is stopping and takes no more subscribers")
 
     async def put_history(self, subscriber: Subscriber, channels: Collection[str], limit: int | None) -> None:

@@ -15,7 +15,7 @@ from channels_core._link import finish
 from channels_core._logging import RateLimitedLogger
 from channels_core._runtime import Runtime
 from channels_core._settings import Settings
-from channels_core._subscription import After, Subscription, read_after
+from channels_core.subscription import After, Subscription, read_after
 from channels_core.backend import ChannelsBackend
 from channels_core.backlog import BacklogStrategy
 from channels_core.events import Event, Gap
@@ -154,7 +154,7 @@ class ChannelsPlugin:
         if runtime is None or runtime.is_stopping:
             return
         try:
-            await runtime.drain()
+            await runtime.publish_rest()
         finally:
             undelivered = await finish(self._end(runtime))
         if undelivered:
@@ -165,6 +165,14 @@ class ChannelsPlugin:
         self._runtime = None
         self._stopped = Health(ok=False, detail="stopped", since=time.time())
         return undelivered
+
+    def drain(self) -> None:
+        """End all streams now, and refuse new ones until the next start; publishing goes on.
+
+        For servers that wait for open connections before they stop: what waits in the streams is discarded.
+        """
+        if self._runtime is not None:
+            self._runtime.end_streams()
 
     def publish(self, data: Any, channels: Channels) -> None:
         """Encode now, queue, and return at once; callable from the event loop's thread and from any other.

@@ -14,10 +14,7 @@ from litestar.plugins import InitPlugin
 from litestar.serialization import default_serializer
 from litestar.types import Guard, TypeEncodersMap
 
-from channels_core._subscription import Subscription
 from channels_core.backend import ChannelsBackend
-from channels_core.exceptions import NotStarted
-from channels_core.plugin import Channels
 from channels_core.plugin import ChannelsPlugin as CorePlugin
 from channels_litestar._access import Authorize
 from channels_litestar._core_options import CoreOptions
@@ -91,7 +88,6 @@ class ChannelsPlugin(CorePlugin, InitPlugin):
     ) -> None:
         names = (channels,) if isinstance(channels, str) else tuple(channels or ())
         self._type_encoders: Final[dict[Any, Any]] = {**(type_encoders or {})}
-        self._draining = False
         options.setdefault("encoder", self._write_json)
         super().__init__(backend, channels=names, arbitrary_channels_allowed=arbitrary_channels_allowed, **options)
         handler_options = HandlerOptions(
@@ -126,37 +122,15 @@ class ChannelsPlugin(CorePlugin, InitPlugin):
 
     @asynccontextmanager
     async def lifespan(self, app: Litestar) -> AsyncIterator[None]:
-        """Run with the application: start, stop, and drain when the process is asked to stop."""
+        """Run with the application: start, stop, and drain when the process is asked to stop.
+
+        WebSocket clients are closed with 1012, event streams end. Servers wait for open connections before they send
+        the lifespan's shutdown, so draining comes first: by itself when the process gets SIGINT or SIGTERM in its
+        main thread, else from your own code.
+        """
         async with self:
             with call_on_stop_signal(self.drain):
                 yield
-
-    def drain(self) -> None:
-        """End all streams now, and refuse new ones until the next start; publishing goes on.
-
-        WebSocket clients are closed with 1012, event streams end. Servers wait for open connections before they send
-        the lifespan's shutdown, so this comes first: by itself when the process gets SIGINT or SIGTERM in its main
-        thread, else from your own code.
-        """
-        self._draining = True
-        runtime = self._runtime
-        for subscriber in tuple(runtime.subscribers) if runtime is not None else ():
-            self._release(subscriber, discard=True)
-
-    async def start(self) -> None:
-        """Connect to the broker and begin to receive; see `channels_core.ChannelsPlugin.start`."""
-        self._draining = False
-        await super().start()
-
-    def subscribe(self, channels: Channels, **options: Any) -> Subscription:
-        """Subscribe; see `channels_core.ChannelsPlugin.subscribe`.
-
-        Raises:
-            NotStarted: Also after `drain`.
-        """
-        if self._draining:
-            raise NotStarted("the server is stopping and takes no new subscriber")
-        return super().subscribe(channels, **options)
 
     def _write_json(self, data: Any) -> bytes:
         return msgspec.json.encode(data, enc_hook=self._to_encodable)
