@@ -379,7 +379,7 @@ async def test_draining_ends_streams_and_nothing_else() -> None:
         assert channels.stats().subscribers == 0
     async with channels, channels.subscribe("a") as stream:
         await channels.wait_published("y", "a")
-        assert (await anext(stream)).data == b"y"
+        assert await data(stream, 1) == [b"y"]
 
 
 async def _subscribe(channels: ChannelsPlugin) -> Subscriber:

@@ -15,7 +15,6 @@ from channels_core._link import finish
 from channels_core._logging import RateLimitedLogger
 from channels_core._runtime import Runtime
 from channels_core._settings import Settings
-from channels_core.subscription import After, Subscription, read_after
 from channels_core.backend import ChannelsBackend
 from channels_core.backlog import BacklogStrategy
 from channels_core.events import Event, Gap
@@ -33,6 +32,7 @@ from channels_core.publisher import OnPublishError
 from channels_core.registry import create_backend
 from channels_core.stats import Counters, Health, Stats
 from channels_core.subscriber import Subscriber
+from channels_core.subscription import After, Subscription, read_after
 
 __all__ = ("ChannelsPlugin",)
 
