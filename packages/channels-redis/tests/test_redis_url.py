@@ -91,6 +91,7 @@ def test_sentinels_have_credentials_of_their_own() -> None:
         ("redis://a,b", "redis+cluster://"),
         ("redis+sentinel://a", "lacks the service"),
         ("redis://h?protocol=4", "protocol"),
+        ("redis://user:pw@[::1", "stands in brackets"),
     ],
 )
 def test_what_cannot_be_read_says_why(url: str, complaint: str) -> None:

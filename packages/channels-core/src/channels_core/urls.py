@@ -21,7 +21,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote
 
 import msgspec
 
@@ -44,6 +44,11 @@ _USERINFO: Final = re.compile(r"(?<=://)([^:@/?#]*):.*@", re.DOTALL)
 
 _SECRETS: Final = re.compile(r"(?<=[?&])([^=&#]*(?:pass|secret|token)[^=&#]*)=[^&#]*", re.IGNORECASE)
 
+_PARTS: Final = re.compile(
+    r"([a-z][a-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.IGNORECASE | re.ASCII | re.DOTALL
+)
+"""Source: RFC 3986, appendix B, with the scheme of its section 3.1."""
+
 _NONE: Final = "none"
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
@@ -60,16 +65,17 @@ def redact_url(url: str) -> str:
 def parse_url(url: str) -> SplitResult:
     """Split a URL that has a scheme.
 
+    The network location is left as it stands: it may name several hosts, some of them in brackets, which recent
+    releases of ``urllib.parse.urlsplit`` refuse.
+
     Raises:
-        InvalidURL: It has none, or cannot be split at all.
+        InvalidURL: It has none.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError as exc:
-        raise InvalidURL(f"{redact_url(url)!r} is no URL: {exc}") from None
-    if not parts.scheme or not url[len(parts.scheme) :].startswith("://"):
+    found = _PARTS.fullmatch(url)
+    if found is None:
         raise InvalidURL(f"{redact_url(url)!r} is no backend URL; expected SCHEME://…, for example memory://")
-    return parts
+    scheme, netloc, path, query, fragment = (part or "" for part in found.groups())
+    return SplitResult(scheme.lower(), netloc, path, query, fragment)
 
 
 def parse_options(url: str, into: type[OptionsT], *, driver: Collection[str] = ()) -> OptionsT:

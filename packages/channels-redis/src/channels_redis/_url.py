@@ -136,6 +136,8 @@ def _hosts(url: str, parts: SplitResult, default_port: int) -> Sequence[Address]
 
 def _host(url: str, text: str, default_port: int) -> Address:
     # [::1]:6379, host:6379, host
+    if text.count("[") != text.count("]"):
+        raise InvalidURL(f"{redact_url(url)!r}: {text!r} is no host; an IPv6 address stands in brackets")
     host, bracket, port = text.rpartition("]") if text.startswith("[") else ("", "", "")
     if not bracket:
         host, _, port = text.partition(":")
