@@ -41,9 +41,7 @@ SYSTEMS: Final[dict[str, Entry]] = {
     "callback": Entry("callback", "floor", "floors:CallbackFloor"),
     "ours-redis": Entry("channels, Pub/Sub", "ours", "ours:RedisPubSub", "redis", wire_name="channels:bench"),
     "ours-redis-streams": Entry("channels, Streams", "ours", "ours:RedisStreams", "redis"),
-    "litestar-redis": Entry(
-        "Litestar, Pub/Sub", "peer", "litestar:RedisPubSub", "redis", wire_name="LITESTAR_CHANNELS_BENCH"
-    ),
+    "litestar-redis": Entry("Litestar, Pub/Sub", "peer", "litestar:RedisPubSub", "redis"),
     "litestar-redis-streams": Entry("Litestar, Streams", "peer", "litestar:RedisStreams", "redis"),
     "broadcaster-redis": Entry("broadcaster, Pub/Sub", "peer", "broadcaster:Broadcaster", "redis"),
     "broadcaster-redis-streams": Entry("broadcaster, Streams", "peer", "broadcaster:RedisStreams", "redis"),

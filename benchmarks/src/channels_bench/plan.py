@@ -139,7 +139,6 @@ def _receive(section: str, systems: Iterable[str]) -> Workload:
         systems=tuple(systems),
         count=2_000,
         feeder="feed",
-        quick=True,
     )
 
 
@@ -207,13 +206,12 @@ WORKLOADS: Final = (
         subscribers=10_000,
         higher_is_better=False,
         fresh=True,
-        quick=True,
         repeats=3,
     ),
     _idle("memory", ("ours", "litestar")),
     _fan_out("redis", 1, (*_REDIS, "redis-py"), quick=True),
     _fan_out("redis", 100, (*_CROWD, "redis-py")),
-    _fan_out("redis", 1_000, (*_CROWD, "redis-py"), quick=True),
+    _fan_out("redis", 1_000, (*_CROWD, "redis-py")),
     _publish("redis", "background", (*_REDIS, "redis-py", "redis-py-xadd", "hiredis"), quick=True),
     _publish("redis", "awaited", _REDIS),
     _publish("redis", "concurrently", _REDIS),
@@ -234,7 +232,7 @@ WORKLOADS: Final = (
     ),
     _history("redis", ("ours-redis-streams", "litestar-redis-streams")),
     _fan_out("postgres", 1, (*_POSTGRES, "asyncpg"), quick=True),
-    _fan_out("postgres", 1_000, (*_POSTGRES, "asyncpg"), quick=True),
+    _fan_out("postgres", 1_000, (*_POSTGRES, "asyncpg")),
     _publish("postgres", "background", (*_POSTGRES, *_PG_FLOORS), quick=True),
     _publish("postgres", "awaited", _POSTGRES),
     _publish("postgres", "concurrently", _POSTGRES),
