@@ -162,8 +162,12 @@ def _reachable(programs: Path, folder: Path) -> Path:
     if all(parent.stat().st_mode & stat.S_IXOTH for parent in programs.resolve().parents):
         return programs
     copy = folder / "installation"
-    shutil.copytree(programs.parent, copy, symlinks=True)
-    return copy / programs.name
+    package = programs.parent.parent
+    # The wheel's programs find their libraries by a path relative to themselves, in a folder beside the package.
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        if part.exists():
+            shutil.copytree(part, copy / part.name, symlinks=True)
+    return copy / programs.relative_to(package.parent)
 
 
 def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
