@@ -69,7 +69,7 @@ _PG_FLOORS: Final = ("asyncpg", "asyncpg-insert")
 _EVENTS: Final = {1: 20_000, 100: 2_000, 1_000: 200, 10_000: 30}
 """Events by number of subscribers: equal for all systems, because wake-ups are paid per burst."""
 
-_BROKER_EVENTS: Final = {1: 200, 100: 500, 1_000: 100}
+_BROKER_EVENTS: Final = {1: 50, 100: 500, 1_000: 100}
 """The same with a broker; for one subscriber only the first guess, as speeds differ a hundredfold."""
 
 
@@ -125,7 +125,7 @@ def _publish(section: str, how: str, systems: Iterable[str], *, quick: bool = Fa
         unit="events/s",
         task=f"publish_{how}",
         systems=tuple(systems),
-        count=100,
+        count=30,
         quick=quick,
     )
 
