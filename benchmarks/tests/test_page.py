@@ -72,3 +72,10 @@ def test_a_later_run_replaces_its_own_workloads_only(stored: dict[str, Any], tmp
     results = results_of(load(file))
     assert results["memory/fan-out-1000"]["ours"].value == 3_000_000.0
     assert results["redis/latency"]["ours-redis"].value == 1.5
+
+
+def test_rows_keep_the_order_of_the_plan(stored: dict[str, Any], tmp_path: Path) -> None:
+    """Ours first, then peers, then floors, also when the results come from the file."""
+    save(tmp_path / "performance.json", stored)
+    rows = results_of(load(tmp_path / "performance.json"))["memory/fan-out-1000"]
+    assert list(rows) == ["ours", "litestar", "deque"]

@@ -55,6 +55,7 @@ def _draw_panel(axis: Any, workload: Workload, rows: Mapping[str, Measured]) -> 
     axis.bar_label(axis.containers[0], [f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for _, value in bars],
                    fontsize=7, padding=3)  # fmt: skip
     axis.tick_params(labelsize=7)
+    axis.set_xticks([])
     axis.margins(x=0.12)
-    for side in ("top", "right"):
+    for side in ("top", "right", "bottom"):
         axis.spines[side].set_visible(False)

@@ -32,7 +32,7 @@ def save(path: Path, stored: Mapping[str, Any]) -> None:
     """Write the file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
+    draft.write_text(json.dumps(stored, indent=1) + "\n")
     draft.replace(path)
 
 
