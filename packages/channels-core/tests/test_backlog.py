@@ -25,16 +25,29 @@ def drain(backlog: Backlog) -> list[Item]:
     return list(backlog.take_all())
 
 
-def note_lags(backlog: Backlog) -> list[tuple[str, Position]]:
-    """Own a backlog whose lost events are read again; returns where from."""
-    lags: list[tuple[str, Position]] = []
+class Notes:
+    """Owns a backlog, and notes what it is told."""
 
-    def note(channel: str, last: Position) -> bool:
-        lags.append((channel, last))
+    def __init__(self) -> None:
+        self.lags: list[tuple[str, Position]] = []
+        self.hungry = 0
+        self.overflowed: list[bool] = []
+
+    def lag(self, stream: Backlog, channel: str, last: Position) -> bool:
+        self.lags.append((channel, last))
         return True
 
-    backlog.on_lag = note
-    return lags
+    def feed(self, stream: Backlog) -> None:
+        self.hungry += 1
+
+    def overflow(self, stream: Backlog) -> None:
+        self.overflowed.append(stream.ended)
+
+
+def note_lags(backlog: Backlog) -> list[tuple[str, Position]]:
+    """Own a backlog whose lost events are read again; returns where from."""
+    owner = backlog.owner = Notes()
+    return owner.lags
 
 
 def gap(reason: GapReason, first: int, last: int, channel: str = "a") -> Gap:
@@ -229,12 +242,11 @@ def test_gaps_are_counted_once() -> None:
 async def test_close_ends_the_stream_after_what_waits() -> None:
     """What waits can be consumed, then the stream ends with the reason."""
     backlog = make(2, "close")
-    ended: list[bool] = []
-    backlog.on_overflow = lambda: ended.append(backlog.ended)
+    owner = backlog.owner = Notes()
     for offset in range(1, 4):
         backlog.push(event(offset))
 
-    assert ended == [True]
+    assert owner.overflowed == [True]
     assert drain(backlog) == [event(1), event(2)]
     for _ in range(2):
         with pytest.raises(BacklogOverflow, match="more than 2 events"):
@@ -443,15 +455,14 @@ async def test_a_cancelled_wait_leaves_no_consumer_behind() -> None:
 async def test_a_hungry_consumer_says_so() -> None:
     """The owner is told when the consumer has taken everything and waits."""
     backlog = make()
-    told: list[bool] = []
-    backlog.on_hungry = lambda: told.append(True)
+    owner = backlog.owner = Notes()
     backlog.push(event(1))
     drain(backlog)
-    assert told == []
+    assert owner.hungry == 0
 
     waiting = asyncio.create_task(backlog.wait())
     await turns()
-    assert told == [True]
+    assert owner.hungry == 1
     backlog.end()
     await waiting
 

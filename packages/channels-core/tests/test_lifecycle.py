@@ -384,3 +384,29 @@ async def test_draining_ends_streams_and_nothing_else() -> None:
 
 async def _subscribe(channels: ChannelsPlugin) -> Subscriber:
     return await channels.subscribe("b")
+
+
+async def test_what_happens_to_a_caller_that_gives_up_while_the_plugin_does() -> None:
+    """A cancelled ``wait_published`` stays cancelled when the plugin stops in the same turn."""
+    backend = SlowMemory()
+    async with ChannelsPlugin(backend, channels=["a"]) as channels:
+        backend.gate.clear()
+        publishing = asyncio.create_task(channels.wait_published("x", "a"))
+        await turns()
+        publishing.cancel()
+        assert channels._runtime is not None
+        channels._runtime.publisher.abandon()
+        with pytest.raises(asyncio.CancelledError):
+            await publishing
+        backend.gate.set()
+
+
+async def test_a_stream_that_overflows_while_the_plugin_stops() -> None:
+    """Whatever still arrives for a stream that was ended bothers nobody."""
+    async with ChannelsPlugin("memory://", channels=["a"], max_backlog=1, backlog_strategy="close") as channels:
+        stream = await channels.subscribe("a")
+        runtime = channels._runtime
+    assert runtime is not None
+    for offset in range(2):
+        stream._backlog.push(Event("a", b"%d" % offset))
+    assert len(await take_rest(stream)) == 1

@@ -140,7 +140,9 @@ class MemoryBroker:
         with self._lock:
             for publication in batch:
                 for channel in publication.channels:
-                    self._publish_one(publication, channel, now)
+                    event = self._store(publication, channel, now) if self.history else Event(channel, publication.data)
+                    if event is not None:
+                        self._hand_over(event)
             self._sweep(now)
 
     def transmit(self, channel: str, data: bytes) -> None:
@@ -189,20 +191,18 @@ class MemoryBroker:
         if not receivers:
             self._receivers.pop(channel, None)
 
-    def _publish_one(self, publication: Publication, channel: str, now: float) -> None:
-        if not self.history:
-            self._hand_over(Event(channel, publication.data))
-            return
+    def _store(self, publication: Publication, channel: str, now: float) -> Event | None:
+        """Give an event the next position, and keep it; ``None`` for what was stored already."""
         record = self._touch(channel, now)
         if publication.key is not None and not record.accepts(*publication.key, now):
-            return
+            return None
         if record.incarnation != self._incarnation:
             record.incarnation = self._incarnation
             record.epoch = secrets.token_hex(EPOCH_BYTES)
         record.offset += 1
         event = Event(channel, publication.data, Position(record.epoch, record.offset))
         record.events.append((now, event))
-        self._hand_over(event)
+        return event
 
     def _hand_over(self, event: Event) -> None:
         for receiver in self._receivers.get(event.channel, ()):

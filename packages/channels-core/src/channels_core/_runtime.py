@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from channels_core._joining import Joiner, Start
@@ -13,7 +13,7 @@ from channels_core._logging import RateLimitedLogger, logger
 from channels_core._settings import Settings
 from channels_core.backend import ChannelsBackend
 from channels_core.backlog import Backlog
-from channels_core.events import Event, Gap
+from channels_core.events import Event, Gap, Position
 from channels_core.exceptions import BackendConnectionError, ChannelsException, NotStarted
 from channels_core.publisher import Publisher
 from channels_core.router import Router
@@ -50,7 +50,7 @@ class Runtime:
             probe_interval=settings.probe_interval,
             probe_timeout=settings.probe_timeout,
         )
-        self.subscribers: Final[dict[Subscriber, None]] = {}
+        self.subscribers: Final[dict[Backlog, Subscriber]] = {}
         self.is_stopping = False
         self._is_draining = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,7 +90,7 @@ class Runtime:
         """End all streams and tasks, in bounded time; returns how many queued events were given up."""
         self.is_stopping = True
         self.publisher.close()
-        for subscriber in tuple(self.subscribers):
+        for subscriber in tuple(self.subscribers.values()):
             subscriber._backlog.end()
         self.subscribers.clear()
         self.link.end()
@@ -104,10 +104,23 @@ class Runtime:
             logger.error("stopped with %d published events not accepted by the broker", undelivered)
         return undelivered
 
+    def lag(self, stream: Backlog, channel: str, last: Position) -> bool:
+        """Read on for a stream whose backlog is full."""
+        return self._joiner.lag(stream, channel, last)
+
+    def feed(self, stream: Backlog) -> None:
+        """Read on for a stream whose consumer waits."""
+        self._joiner.feed(stream)
+
+    def overflow(self, stream: Backlog) -> None:
+        """Take a stream that ended because it was full out of everything."""
+        if stream in self.subscribers:
+            self.release(self.subscribers[stream], discard=False)
+
     def end_streams(self) -> None:
         """End all streams, discard what waits, and refuse new ones."""
         self._is_draining = True
-        for subscriber in tuple(self.subscribers):
+        for subscriber in tuple(self.subscribers.values()):
             self.release(subscriber, discard=True)
 
     def new_subscriber(self, plugin: ChannelsPlugin, *, keep_open: bool) -> Subscriber:
@@ -115,9 +128,7 @@ class Runtime:
         settings = self._settings
         backlog = Backlog(settings.max_backlog, settings.backlog_strategy, self._counters, self._log)
         subscriber = settings.subscriber_class(plugin, backlog, keep_open=keep_open)
-        backlog.on_lag = lambda channel, last: self._joiner.lag(backlog, channel, last)
-        backlog.on_hungry = lambda: self._joiner.feed(backlog)
-        backlog.on_overflow = lambda: self.release(subscriber, discard=False)
+        backlog.owner = self
         return subscriber
 
     async def join(self, subscriber: Subscriber, starts: Mapping[str, Start], disconnected: Collection[str]) -> None:
@@ -128,7 +139,8 @@ class Runtime:
             starts: Where it begins in each.
             disconnected: Channels whose resume is not possible: a gap stands in front of them.
         """
-        async with subscriber._join_lock():
+        shared = subscriber._backlog in self.subscribers
+        async with subscriber._join_lock() if shared else nullcontext():
             self._check_running()
             new = {name: start for name, start in starts.items() if name not in subscriber._seen}
             joining = self._joiner.join(subscriber._backlog, new)
@@ -143,7 +155,7 @@ class Runtime:
                     subscriber._backlog.push_gap(Gap(name, "disconnected"))
             subscriber._begin(begins)
             if subscriber._seen or subscriber._keep_open:
-                self.subscribers[subscriber] = None
+                self.subscribers[subscriber._backlog] = subscriber
             else:
                 subscriber._backlog.end()
 
@@ -188,4 +200,4 @@ class Runtime:
         if discard:
             subscriber._discard(channels)
         subscriber._backlog.end()
-        self.subscribers.pop(subscriber, None)
+        self.subscribers.pop(subscriber._backlog, None)

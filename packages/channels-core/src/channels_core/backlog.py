@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
-from typing import Final, Literal
+from collections.abc import Collection, Iterable
+from typing import Final, Literal, Protocol
 
 from channels_core._logging import RateLimitedLogger
 from channels_core.events import Event, Gap, GapReason, Position
@@ -54,6 +54,23 @@ class Mark:
         return Gap(self.channel, self.reason, self.after, self.until, self.missed)
 
 
+class Owner(Protocol):
+    """Whoever knows history and channels."""
+
+    def lag(self, stream: Backlog, channel: str, last: Position, /) -> bool:
+        """Read on after ``last``, because an event does not fit; false where that would not bring it."""
+
+    def feed(self, stream: Backlog, /) -> None:
+        """Take note that the consumer has taken everything and waits."""
+
+    def overflow(self, stream: Backlog, /) -> None:
+        """Take note that the stream ended because it was full."""
+
+
+_NOTHING: Final[deque[Event | Mark]] = deque()
+"""Stands for the live part of every stream that has received nothing yet; always empty."""
+
+
 class Backlog:
     """Waiting events and gaps of one subscriber; one consumer, never blocks a producer.
 
@@ -65,10 +82,7 @@ class Backlog:
 
     Attributes:
         dropped: Events dropped because the backlog was full.
-        on_lag: Called when an event does not fit and must be read again from history, with its channel and the last
-            position that is in the stream; false where that cannot be. Set by the owner.
-        on_overflow: Called when the stream ended because it was full; set by the owner.
-        on_hungry: Called when the consumer waits although a channel lags; set by the owner.
+        owner: Reads on from history where it can; ``None`` for a backlog that stands alone.
     """
 
     __slots__ = (
@@ -87,9 +101,7 @@ class Backlog:
         "_strategy",
         "_waiter",
         "dropped",
-        "on_hungry",
-        "on_lag",
-        "on_overflow",
+        "owner",
     )
 
     def __init__(
@@ -99,20 +111,18 @@ class Backlog:
         self._strategy: Final = strategy
         self._counters: Final = counters
         self._log: Final = log
-        self._live: Final[deque[Event | Mark]] = deque()
+        self._live = _NOTHING
         self._front: deque[Event | Mark] | None = None
         self._head: dict[str, Mark] | None = None
         self._open: dict[str, Mark] | None = None
         self._marks = 0
-        self._full = WARN_AT if max_backlog is None else max_backlog
+        self._full = 0
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._ended = False
         self._error: BaseException | None = None
         self.dropped = 0
-        self.on_lag: Callable[[str, Position], bool] | None = None
-        self.on_overflow: Callable[[], None] | None = None
-        self.on_hungry: Callable[[], None] | None = None
+        self.owner: Owner | None = None
 
     def __len__(self) -> int:
         """Return how many events wait; gaps do not count."""
@@ -166,7 +176,7 @@ class Backlog:
             return
         mark = self._new_mark(gap)
         self._note_last(mark)
-        self._live.append(mark)
+        self._hold_live().append(mark)
         self._marks += 1
         self._wake()
 
@@ -232,8 +242,8 @@ class Backlog:
             raise SubscriberBusy("another task consumes this stream already; give each consumer its own subscriber")
         if self._ended:
             raise self._error or StopAsyncIteration
-        if self.on_hungry is not None:
-            self.on_hungry()
+        if self.owner is not None:
+            self.owner.feed(self)
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
             await waiter
@@ -280,14 +290,23 @@ class Backlog:
         if room is not None:
             room.set_result(None)
 
+    def _hold_live(self) -> deque[Event | Mark]:
+        """Return the live part, made when something comes first: most streams are idle most of the time."""
+        if self._live is _NOTHING:
+            self._live = deque()
+            self._full = WARN_AT if self._max is None else self._max
+        return self._live
+
     def _append(self, event: Event) -> None:
-        self._live.append(event)
+        self._hold_live().append(event)
         if self._open:
             self._open.pop(event.channel, None)
         self._wake()
 
     def _crowded(self, event: Event) -> None:
-        if self._max is None:
+        if self._live is _NOTHING:
+            self._append(event)
+        elif self._max is None:
             self._warn_of_growth(event.channel)
             self._append(event)
         elif len(self._live) - self._marks < self._max:
@@ -318,13 +337,14 @@ class Backlog:
 
     def _lags(self, event: Event) -> bool:
         """Ask the owner to read on from history; false where that would not bring the event."""
-        position = event.position
-        return position is not None and self.on_lag is not None and self.on_lag(event.channel, position.before())
+        if event.position is None or self.owner is None:
+            return False
+        return self.owner.lag(self, event.channel, event.position.before())
 
     def _close(self) -> None:
         self.end(BacklogOverflow(f"more than {self._max} events waited; reconnect and resume from the cursor"))
-        if self.on_overflow is not None:
-            self.on_overflow()
+        if self.owner is not None:
+            self.owner.overflow(self)
 
     def _drop_left(self) -> None:
         """Drop the oldest event; gaps that come to stand before the new oldest one merge with what is there."""

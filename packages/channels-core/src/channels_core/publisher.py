@@ -17,7 +17,7 @@ from typing import Final
 from channels_core._link import Backoff, Link
 from channels_core._logging import RateLimitedLogger, logger
 from channels_core._wakeup import Wakeup
-from channels_core.backend import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Publication
+from channels_core.backend import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Key, Publication
 from channels_core.events import Event
 from channels_core.exceptions import (
     BackendConnectionError,
@@ -36,60 +36,46 @@ OnPublishError = Callable[[Event, BaseException], None]
 Receipt = asyncio.Future[None]
 
 
-class _Entry:
-    """One call of ``publish`` or ``wait_published`` on its way."""
-
-    __slots__ = ("channels", "data", "publication", "receipt")
-
-    def __init__(self, data: bytes, channels: tuple[str, ...], receipt: Receipt | None) -> None:
-        self.data: Final = data
-        self.channels: Final = channels
-        self.receipt: Final = receipt
-        self.publication: Publication | None = None
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.receipt is not None and self.receipt.done()
-
-    def numbered(self, lane: str, number: int) -> Publication:
-        self.publication = Publication(self.data, self.channels, (lane, number))
-        return self.publication
+Settle = Callable[[Sequence[Publication], Sequence[BaseException | None]], None]
+"""Told the outcome of each publication of a batch, ``None`` for accepted."""
 
 
 class Lane:
-    """A queue whose entries reach the broker in order, one call at a time.
+    """A queue whose publications reach the broker in order, one call at a time.
 
     Args:
         link: The way to the broker.
-        counters: Shared with the plugin.
-        settle: Told each entry's outcome, ``None`` for accepted.
+        settle: Told the outcomes.
+        is_wanted: Tells whether a publication that was not accepted yet shall be sent, or sent again.
     """
 
-    def __init__(self, link: Link, counters: Counters, settle: Callable[[_Entry, BaseException | None], None]) -> None:
+    def __init__(self, link: Link, settle: Settle, is_wanted: Callable[[Publication], bool] = lambda _: True) -> None:
         self._link: Final = link
-        self._counters: Final = counters
         self._settle: Final = settle
+        self._is_wanted: Final = is_wanted
         self._name: Final = uuid.uuid4().hex
         self._number = 0
-        self._queue: Final[deque[_Entry]] = deque()
-        self._flight: list[_Entry] = []
+        self._queue: Final[deque[Publication]] = deque()
+        self._flight: list[Publication] = []
         self._wakeup: Final = Wakeup()
         self._idle: Final = asyncio.Event()
 
     def __len__(self) -> int:
-        """Return how many entries have no outcome yet."""
+        """Return how many publications have no outcome yet."""
         return len(self._queue) + len(self._flight)
 
-    def put(self, entry: _Entry) -> None:
-        """Queue an entry; callable from any thread."""
-        self._queue.append(entry)
+    def put(self, data: bytes, channels: tuple[str, ...]) -> Publication:
+        """Number and queue an event; callable from any thread, by one at a time."""
+        self._number += 1
+        publication = Publication(data, channels, (self._name, self._number))
+        self._queue.append(publication)
         self._wakeup.set()
+        return publication
 
-    def discard(self, entry: _Entry) -> None:
-        """Forget an entry that nobody waits for any more, unless it is on its way already."""
+    def discard(self, publication: Publication) -> None:
+        """Forget a publication, unless it is on its way already."""
         with suppress(ValueError):
-            self._queue.remove(entry)
+            self._queue.remove(publication)
 
     async def run(self) -> None:
         """Publish what is queued, for ever."""
@@ -108,21 +94,22 @@ class Lane:
             self._idle.clear()
             await self._idle.wait()
 
-    def clear(self) -> list[_Entry]:
+    def clear(self) -> list[Publication]:
         """Forget and return everything that has no outcome yet."""
-        entries = [*self._flight, *self._queue]
+        publications = [*self._flight, *self._queue]
         self._flight = []
         self._queue.clear()
-        return entries
+        return publications
 
-    def _next_batch(self) -> list[_Entry]:
-        batch: list[_Entry] = []
+    def _next_batch(self) -> list[Publication]:
+        queue = self._queue
+        batch: list[Publication] = []
         size = 0
-        while self._queue and len(batch) < MAX_BATCH_EVENTS:
-            size += len(self._queue[0].data)
+        while queue and len(batch) < MAX_BATCH_EVENTS:
+            size += len(queue[0].data)
             if batch and size > MAX_BATCH_BYTES:
                 break
-            batch.append(self._queue.popleft())
+            batch.append(queue.popleft())
         return batch
 
     async def _deliver(self) -> None:
@@ -130,7 +117,7 @@ class Lane:
         backoff = Backoff()
         while True:
             await self._link.wait_up()
-            self._flight = [entry for entry in self._flight if not entry.is_abandoned]
+            self._flight = [publication for publication in self._flight if self._is_wanted(publication)]
             if not self._flight:
                 return
             try:
@@ -138,11 +125,11 @@ class Lane:
             except BackendConnectionError:
                 await backoff.sleep()
             else:
-                self._finish(outcomes)
+                batch, self._flight = self._flight, []
+                self._settle(batch, outcomes)
                 return
 
-    async def _send(self, entries: Sequence[_Entry]) -> Sequence[BaseException | None]:
-        batch = [entry.publication or self._number_entry(entry) for entry in entries]
+    async def _send(self, batch: Sequence[Publication]) -> Sequence[BaseException | None]:
         try:
             outcomes = await self._link.call("publish", self._link.backend.publish_batch(batch))
             if len(outcomes) != len(batch):
@@ -150,19 +137,10 @@ class Lane:
         except BackendConnectionError:
             raise
         except Exception as exc:
-            if len(entries) == 1:
+            if len(batch) == 1:
                 return [exc]
-            return [outcome for entry in entries for outcome in await self._send([entry])]
+            return [outcome for publication in batch for outcome in await self._send([publication])]
         return outcomes
-
-    def _number_entry(self, entry: _Entry) -> Publication:
-        self._number += 1
-        return entry.numbered(self._name, self._number)
-
-    def _finish(self, outcomes: Sequence[BaseException | None]) -> None:
-        flight, self._flight = self._flight, []
-        for entry, outcome in zip(flight, outcomes, strict=True):
-            self._settle(entry, outcome)
 
 
 class Publisher:
@@ -190,8 +168,9 @@ class Publisher:
         self._log: Final = log
         self._max_pending: Final = max_pending
         self._on_error: Final = on_error
-        self._background: Final = Lane(link, counters, self._settle_background)
-        self._awaited: Final = Lane(link, counters, self._settle_awaited)
+        self._receipts: Final[dict[Key | None, Receipt]] = {}
+        self._background: Final = Lane(link, self._settle_background)
+        self._awaited: Final = Lane(link, self._settle_awaited, lambda waiting: waiting.key in self._receipts)
         self._lock: Final = threading.Lock()
         self._open = True
 
@@ -214,7 +193,7 @@ class Publisher:
                     f"{self._max_pending} events wait to be published; "
                     "slow down, use wait_published, or raise max_pending"
                 )
-            self._background.put(_Entry(data, channels, None))
+            self._background.put(data, channels)
 
     async def wait_published(self, data: bytes, channels: tuple[str, ...], timeout: float) -> None:
         """Return when the broker has accepted an event.
@@ -224,21 +203,19 @@ class Publisher:
             NotStarted: The plugin stops.
         """
         self._check_open()
-        receipt: Receipt = asyncio.get_running_loop().create_future()
-        entry = _Entry(data, channels, receipt)
-        self._awaited.put(entry)
+        publication = self._awaited.put(data, channels)
+        receipt = self._receipts[publication.key] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout):
                 await receipt
-        except asyncio.CancelledError:
-            self._awaited.discard(entry)
-            raise
         except TimeoutError:
-            self._awaited.discard(entry)
             self._counters.failed += 1
             raise PublishError(
                 f"the broker did not accept the event within {timeout} s; it may still appear, once or never"
             ) from self._link.last_error
+        finally:
+            if self._receipts.pop(publication.key, None) is not None:
+                self._awaited.discard(publication)
 
     async def run(self) -> None:
         """Publish what is queued, until the link ends."""
@@ -264,36 +241,48 @@ class Publisher:
     def abandon(self) -> int:
         """Give up on what waits; returns how many calls of ``publish`` that were."""
         error = NotStarted("the plugin was stopped before the broker accepted the event")
-        for entry in self._awaited.clear():
-            if entry.receipt is not None and not entry.receipt.done():
-                entry.receipt.set_exception(error)
+        self._awaited.clear()
+        for receipt in self._receipts.values():
+            if not receipt.done():
+                receipt.set_exception(error)
         return len(self._background.clear())
 
     def _check_open(self) -> None:
         if not self._open:
             raise NotStarted("the plugin is stopping and takes no more events")
 
-    def _settle_awaited(self, entry: _Entry, error: BaseException | None) -> None:
-        self._counters.published += error is None
-        if entry.receipt is None or entry.receipt.done():
-            return
+    def _settle_awaited(self, batch: Sequence[Publication], outcomes: Sequence[BaseException | None]) -> None:
+        for publication, error in zip(batch, outcomes, strict=True):
+            self._counters.published += error is None
+            receipt = self._receipts.pop(publication.key, None)
+            if receipt is not None and not receipt.done():
+                self._give_receipt(receipt, error)
+
+    def _give_receipt(self, receipt: Receipt, error: BaseException | None) -> None:
         if error is None:
-            entry.receipt.set_result(None)
+            receipt.set_result(None)
             return
         self._counters.failed += 1
         refusal = PublishError(f"the broker refused the event: {error}")
         refusal.__cause__ = error
-        entry.receipt.set_exception(refusal)
+        receipt.set_exception(refusal)
 
-    def _settle_background(self, entry: _Entry, error: BaseException | None) -> None:
-        if error is None:
-            self._counters.published += 1
+    def _settle_background(self, batch: Sequence[Publication], outcomes: Sequence[BaseException | None]) -> None:
+        if not any(outcomes):
+            self._counters.published += len(batch)
             return
+        for publication, error in zip(batch, outcomes, strict=True):
+            if error is None:
+                self._counters.published += 1
+            else:
+                self._report(publication, error)
+
+    def _report(self, publication: Publication, error: BaseException) -> None:
         self._counters.failed += 1
-        self._log.warning("refused", "the broker refused an event for %r: %s", entry.channels, error, exc=error)
+        self._log.warning("refused", "the broker refused an event for %r: %s", publication.channels, error, exc=error)
         if self._on_error is not None:
-            for channel in entry.channels:
-                self._tell(self._on_error, Event(channel, entry.data), error)
+            for channel in publication.channels:
+                self._tell(self._on_error, Event(channel, publication.data), error)
 
     def _tell(self, on_error: OnPublishError, event: Event, error: BaseException) -> None:
         try:

@@ -77,8 +77,8 @@ class Router:
         position = event.position
         if position is not None:
             head = channel.head
-            if head is None or not follows(head, position):
-                self._check_missing(channel, event, position)
+            plain = head is not None and position.offset == head.offset + 1 and position.epoch == head.epoch
+            if not plain and not self._is_next(channel, event, position):
                 return
             channel.head = position
         sinks = channel.sinks
@@ -86,10 +86,14 @@ class Router:
             push(event)
         self._counters.delivered += len(sinks)
 
-    def _check_missing(self, channel: Channel, event: Event, position: Position) -> None:
+    def _is_next(self, channel: Channel, event: Event, position: Position) -> bool:
+        """Tell whether an event may be fanned out now; what has something missing before it waits for a repair."""
+        if channel.head is not None and follows(channel.head, position):
+            return True
         if channel.head is None or not is_duplicate(channel.head, position):
             channel.hold().append(event)
             self.repair(channel)
+        return False
 
     def _fan_out(self, channel: Channel, item: Item) -> None:
         if isinstance(item, Event):

@@ -55,12 +55,10 @@ class Subscriber:
         return self
 
     async def __anext__(self) -> Item:
-        backlog = self._backlog
-        if backlog.is_idle:
-            raise SubscriberBusy("another task consumes this stream already; give each consumer its own subscriber")
-        while (item := backlog.pop()) is None:
-            await backlog.wait()
-        self._note_consumed(item)
+        while (item := self._backlog.pop()) is None:
+            await self._backlog.wait()
+        if isinstance(item, Gap) or item.position is not None:
+            self._note_consumed(item)
         return item
 
     async def __aenter__(self) -> Self:
