@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="append", default=[], metavar="NAME",
         help="only workloads whose names begin so ('redis', 'redis/publish'); the others keep their results",
     )  # fmt: skip
-    parser.add_argument("--repeats", type=int, default=5, help="rounds of each workload (default: 5)")
+    parser.add_argument("--repeats", type=int, default=4, help="rounds of each workload (default: 4)")
     parser.add_argument("--list", action="store_true", help="list the workloads")
     parser.add_argument(
         "--output", type=Path, default=DOCS, metavar="FOLDER", help="where page, results and plots go (default: docs)"

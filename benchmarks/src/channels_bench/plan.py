@@ -127,6 +127,7 @@ def _publish(section: str, how: str, systems: Iterable[str], *, quick: bool = Fa
         systems=tuple(systems),
         count=30,
         quick=quick,
+        repeats=None if how == "background" else 3,
     )
 
 
