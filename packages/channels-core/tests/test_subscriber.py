@@ -60,6 +60,29 @@ async def test_four_subscribers_get_each_event_once(channels: ChannelsPlugin) ->
         await channels.unsubscribe(stream)
 
 
+async def test_a_dropped_event_leaves_its_gap_in_front_of_what_waits() -> None:
+    """With dropleft the consumer sees the gap first, although it was consuming plain events before."""
+    async with make(max_backlog=2, backlog_strategy="dropleft") as channels, channels.subscribe("a") as stream:
+        await publish(channels, 1)
+        assert await data(stream, 1) == [b"1"]
+        for number in (2, 3, 4):
+            stream.put_nowait(Event("a", b"%d" % number))
+        assert await take(stream, 3) == [Gap("a", "backlog", missed=1), Event("a", b"3"), Event("a", b"4")]
+
+
+async def test_consuming_plain_events_lets_in_who_waits_for_room() -> None:
+    """Whoever waits in put() goes on as soon as one event was taken by iterating, with nothing else in the stream."""
+    async with make(max_backlog=2) as channels, channels.subscribe("a") as stream:
+        stream.put_nowait(Event("a", b"1"))
+        stream.put_nowait(Event("a", b"2"))
+        waiting = asyncio.create_task(stream.put(Event("a", b"3")))
+        await turns()
+        assert await anext(stream) == Event("a", b"1")
+        async with asyncio.timeout(DEADLINE):
+            await waiting
+        assert await data(stream, 2) == [b"2", b"3"]
+
+
 async def test_a_second_consumer_is_refused(channels: ChannelsPlugin) -> None:
     """One consumer at a time: the second is told so and the first loses nothing."""
     async with channels.subscribe("a") as stream:

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-from channels_core.backlog import Backlog
+from channels_core.backlog import Backlog, push_all
 from channels_core.events import Event, Gap, Position
 
 MAX_HELD: Final = 10_000
 """Live events held while a channel is opened or repaired; past that the oldest are read again from history."""
-
-
-class Sink(Protocol):
-    """Where live events of a channel go."""
-
-    def push(self, event: Event, /) -> None: ...
-
-    def push_gap(self, gap: Gap, /) -> None: ...
 
 
 class Hold:
@@ -53,6 +44,10 @@ class Hold:
             self.items.append(item)
 
 
+Sink = Backlog | Hold
+"""Where live events of a channel go."""
+
+
 class Channel:
     """One channel of a plugin.
 
@@ -75,7 +70,8 @@ class Channel:
     """
 
     __slots__ = (
-        "_sinks",
+        "_holds",
+        "_streams",
         "broken",
         "claims",
         "confirmed",
@@ -99,29 +95,40 @@ class Channel:
         self.held: deque[Event] | None = deque(maxlen=MAX_HELD)
         self.repairing: asyncio.Task[None] | None = None
         self.broken: set[Backlog] | None = None
-        self._sinks: tuple[Callable[[Event], None], ...] | None = None
+        self._streams: tuple[Backlog, ...] | None = None
+        self._holds: tuple[Hold, ...] = ()
 
     @property
     def is_wanted(self) -> bool:
         """Whether anybody is in it or about to join."""
         return bool(self.members) or self.claims > 0
 
-    @property
-    def sinks(self) -> tuple[Callable[[Event], None], ...]:
-        """Where a live event goes; a copy, so that a sink may leave while it is used."""
-        if self._sinks is None:
-            self._sinks = tuple(sink.push for sink in self.members.values() if sink is not None)
-        return self._sinks
+    def fan_out(self, event: Event) -> int:
+        """Hand a live event to every sink; returns how many there are."""
+        streams = self._streams
+        if streams is None:
+            streams = self._sort_sinks()
+        push_all(streams, event)
+        for hold in self._holds:
+            hold.push(event)
+        return len(streams) + len(self._holds)
+
+    def _sort_sinks(self) -> tuple[Backlog, ...]:
+        """Note where live events go; copies, so that a sink may leave while they are used."""
+        sinks = tuple(self.members.values())
+        self._holds = tuple(sink for sink in sinks if isinstance(sink, Hold))
+        self._streams = tuple(sink for sink in sinks if isinstance(sink, Backlog))
+        return self._streams
 
     def set_member(self, stream: Backlog, sink: Sink | None) -> None:
         """Let a stream's live events go to ``sink``, or nowhere while it lags."""
         self.members[stream] = sink
-        self._sinks = None
+        self._streams, self._holds = None, ()
 
     def remove_member(self, stream: Backlog) -> None:
         """Forget a stream."""
         self.members.pop(stream, None)
-        self._sinks = None
+        self._streams, self._holds = None, ()
         if self.broken is not None:
             self.broken.discard(stream)
 

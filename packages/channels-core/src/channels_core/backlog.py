@@ -97,6 +97,7 @@ class Backlog:
         "_marks",
         "_max",
         "_open",
+        "_plain",
         "_room",
         "_strategy",
         "_waiter",
@@ -116,6 +117,7 @@ class Backlog:
         self._head: dict[str, Mark] | None = None
         self._open: dict[str, Mark] | None = None
         self._marks = 0
+        self._plain = True  # no gap, no front, and nobody waits for room: items may be taken from the live part
         self._full = 0
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -159,14 +161,7 @@ class Backlog:
 
     def push(self, event: Event) -> None:
         """Add a live event, or do what the strategy says when there is no room."""
-        if len(self._live) >= self._full:
-            self._crowded(event)
-            return
-        self._live.append(event)
-        if self._open:
-            self._open.pop(event.channel, None)
-        if self._waiter is not None:
-            self._wake()
+        push_all((self,), event)
 
     def push_gap(self, gap: Gap) -> None:
         """Add a gap behind everything that waits, or to the one of its channel that stands there already."""
@@ -178,6 +173,7 @@ class Backlog:
         self._note_last(mark)
         self._hold_live().append(mark)
         self._marks += 1
+        self._plain = False
         self._wake()
 
     def feed(self, items: Iterable[Item]) -> int:
@@ -205,6 +201,7 @@ class Backlog:
                 self._note_last(item)
         self._front = deque() if self._front is None else self._front
         self._front.extendleft(reversed(front))
+        self._plain = False
         self._wake()
 
     def pop(self) -> Item | None:
@@ -221,6 +218,7 @@ class Backlog:
                 self._make_room()
         else:
             return None
+        self._plain = not (self._front or self._head or self._marks or self._room)
         return item if isinstance(item, Event) else self._close_mark(item)
 
     def take_all(self) -> deque[Item]:
@@ -231,7 +229,15 @@ class Backlog:
         return items
 
     async def wait(self) -> None:
-        """Return when there may be something to take.
+        """Return when there may be something to take; see `begin_wait`."""
+        waiter = self.begin_wait()
+        try:
+            await waiter
+        finally:
+            self.end_wait(waiter)
+
+    def begin_wait(self) -> asyncio.Future[None]:
+        """Return what is done when there may be something to take; who awaited it calls `end_wait`.
 
         Raises:
             SubscriberBusy: Somebody else already waits.
@@ -245,17 +251,19 @@ class Backlog:
         if self.owner is not None:
             self.owner.feed(self)
         waiter = self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await waiter
-        finally:
-            if self._waiter is waiter:
-                self._waiter = None
+        return waiter
+
+    def end_wait(self, waiter: asyncio.Future[None]) -> None:
+        """Wait no more, whatever the reason."""
+        if self._waiter is waiter:
+            self._waiter = None
 
     async def wait_room(self) -> None:
         """Return when the backlog is not full any more, or the stream ended."""
         while self.is_full and not self._ended:
             if self._room is None:
                 self._room = asyncio.get_running_loop().create_future()
+                self._plain = False
             await asyncio.wait((self._room,))
 
     def discard(self, channels: Collection[str]) -> None:
@@ -348,6 +356,7 @@ class Backlog:
 
     def _drop_left(self) -> None:
         """Drop the oldest event; gaps that come to stand before the new oldest one merge with what is there."""
+        self._plain = False
         while isinstance(oldest := self._live.popleft(), Mark):
             self._to_head(oldest)
         lost = self._lose(oldest)
@@ -415,6 +424,23 @@ class Backlog:
         if self._open and self._open.get(mark.channel) is mark:
             del self._open[mark.channel]
         return mark.gap()
+
+
+def push_all(backlogs: Iterable[Backlog], event: Event) -> None:
+    """Add a live event to each, or do what its strategy says when there is no room.
+
+    One loop for all of them instead of a call for each: a call costs as much as the work.
+    """
+    for backlog in backlogs:
+        live = backlog._live
+        if len(live) >= backlog._full:
+            backlog._crowded(event)
+            continue
+        live.append(event)
+        if backlog._open:
+            backlog._open.pop(event.channel, None)
+        if backlog._waiter is not None:
+            backlog._wake()
 
 
 def _forget(marks: dict[str, Mark] | None, channels: Collection[str]) -> None:

@@ -81,10 +81,7 @@ class Router:
             if not plain and not self._is_next(channel, event, position):
                 return
             channel.head = position
-        sinks = channel.sinks
-        for push in sinks:
-            push(event)
-        self._counters.delivered += len(sinks)
+        self._counters.delivered += channel.fan_out(event)
 
     def _is_next(self, channel: Channel, event: Event, position: Position) -> bool:
         """Tell whether an event may be fanned out now; what has something missing before it waits for a repair."""
@@ -97,9 +94,7 @@ class Router:
 
     def _fan_out(self, channel: Channel, item: Item) -> None:
         if isinstance(item, Event):
-            for push in channel.sinks:
-                push(item)
-            self._counters.delivered += len(channel.sinks)
+            self._counters.delivered += channel.fan_out(item)
             return
         for sink in tuple(channel.members.values()):
             if sink is not None:

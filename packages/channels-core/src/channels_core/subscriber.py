@@ -55,9 +55,19 @@ class Subscriber:
         return self
 
     async def __anext__(self) -> Item:
-        while (item := self._backlog.pop()) is None:
-            await self._backlog.wait()
-        if isinstance(item, Gap) or item.position is not None:
+        backlog = self._backlog
+        if backlog._plain and backlog._live:
+            # The way of nearly every event: calls cost more than all else, also that of a coroutine for waiting.
+            item: Item = backlog._live.popleft()  # type: ignore[assignment]  # a plain one holds events only
+        else:
+            while (taken := backlog.pop()) is None:
+                waiter = backlog.begin_wait()
+                try:
+                    await waiter
+                finally:
+                    backlog.end_wait(waiter)
+            item = taken
+        if item.__class__ is not Event or item.position is not None:
             self._note_consumed(item)
         return item
 
