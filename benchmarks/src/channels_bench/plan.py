@@ -27,6 +27,7 @@ class Workload:
         together: All systems at once: they wait, and nobody disturbs anybody.
         fresh: A new process for each sample.
         quick: Part of ``--quick``.
+        patience: Seconds that a round may take.
         repeats: Rounds that count when it is not quick; ``None`` for what the command line says.
     """
 
@@ -44,6 +45,7 @@ class Workload:
     fresh: bool = False
     quick: bool = False
     repeats: int | None = None
+    patience: float = 20.0
 
     @property
     def section(self) -> str:
@@ -98,7 +100,8 @@ def _own_channels(section: str, count: int, systems: Iterable[str], *, quick: bo
         seconds=None,
         higher_is_better=False,
         quick=quick,
-        repeats=2,
+        repeats=1 if count > 1_000 else 3,
+        patience=60.0,
     )
 
 

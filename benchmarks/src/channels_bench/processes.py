@@ -20,7 +20,7 @@ from channels_bench.servers import Servers
 __all__ = ("Pool", "WorkerError", "WorkerProcess")
 
 TIMEOUT: Final = 20.0
-"""Seconds for one answer: a system that loses an event never gives it."""
+"""Seconds for one answer: a system that loses an event never gives it. The same as `Workload.patience`."""
 
 
 class WorkerError(Exception):
@@ -53,13 +53,13 @@ class WorkerProcess:
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self, patience: float = TIMEOUT) -> dict[str, Any]:
         """Return the next line.
 
         Raises:
             WorkerError: There is none in time, or it tells of an error.
         """
-        line = self._read_line(time.monotonic() + TIMEOUT)
+        line = self._read_line(time.monotonic() + patience, patience)
         message: dict[str, Any] = json.loads(line)
         if "error" in message:
             raise WorkerError(message["error"])
@@ -71,7 +71,7 @@ class WorkerProcess:
         self._process.communicate()
         self._log.close()
 
-    def _read_line(self, deadline: float) -> bytes:
+    def _read_line(self, deadline: float, patience: float) -> bytes:
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         line = b""
@@ -79,13 +79,13 @@ class WorkerProcess:
             ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
             chunk = os.read(pipe, 1) if ready else b""
             if not chunk:
-                raise WorkerError(self._explain(bool(ready)))
+                raise WorkerError(self._explain(bool(ready), patience))
             line += chunk
         return line
 
-    def _explain(self, ended: bool) -> str:
+    def _explain(self, ended: bool, patience: float) -> str:
         if not ended:
-            return f"no answer within {TIMEOUT:.0f} s"
+            return f"no answer within {patience:.0f} s"
         self._log.seek(0)
         return f"the process ended: {self._log.read().strip()[-200:]}"
 

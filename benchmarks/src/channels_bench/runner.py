@@ -110,10 +110,10 @@ class Runner:
 
     def _await(self, system: str, workload: Workload, count: int) -> dict[str, Any]:
         worker = self._pool.worker(system)
-        message = worker.answer()
+        message = worker.answer(workload.patience)
         if "announced" in message:
             feeder = self._feed(system, workload, count) if workload.feeder else None
-            message = worker.answer()
+            message = worker.answer(workload.patience)
             if feeder is not None:
                 feeder.answer()
         return message
