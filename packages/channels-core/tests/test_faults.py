@@ -379,6 +379,30 @@ async def test_what_is_held_survives_a_refused_repair(keeping: FaultyBackend) ->
         keeping.mends("answer of get_history")
 
 
+async def test_a_stream_that_begins_to_lag_takes_nothing_from_one_that_joins(keeping: FaultyBackend) -> None:
+    """An event for which one stream has no room still reaches the one whose history is being read."""
+    channels = plugin(keeping, max_backlog=1, backlog_strategy="catchup")
+    async with channels, channels.subscribe("a") as full:
+        broker(keeping).publish_now("a", b"1")
+        await turns()
+        released = asyncio.Event()
+        keeping.blocks("get_history", released)
+
+        async def join_with_history() -> Subscriber:
+            return await channels.subscribe("a", history=5)
+
+        joining = asyncio.create_task(join_with_history())
+        await turns()
+        broker(keeping).publish_now("a", b"2")
+        await turns()
+        released.set()
+        joined = await joining
+        broker(keeping).publish_now("a", b"3")
+        assert await data(joined, 3) == [b"1", b"2", b"3"]
+        assert await data(full, 3) == [b"1", b"2", b"3"]
+        await joined.stop()
+
+
 async def test_joins_share_a_repair(keeping: FaultyBackend) -> None:
     """Clients that come back with cursors of another epoch at once cause one read of the channel, and one each."""
     async with plugin(keeping) as channels, channels.subscribe("a"):

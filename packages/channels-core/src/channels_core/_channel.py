@@ -108,10 +108,11 @@ class Channel:
         streams = self._streams
         if streams is None:
             streams = self._sort_sinks()
+        holds = self._holds  # taken before: a stream that has no room leaves, which makes this channel sort again
         push_all(streams, event)
-        for hold in self._holds:
+        for hold in holds:
             hold.push(event)
-        return len(streams) + len(self._holds)
+        return len(streams) + len(holds)
 
     def _sort_sinks(self) -> tuple[Backlog, ...]:
         """Note where live events go; copies, so that a sink may leave while they are used."""
