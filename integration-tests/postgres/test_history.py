@@ -27,7 +27,7 @@ from channels_harness.brokers import Broker
 from channels_postgres._backend import PostgresChannelsBackend
 from channels_postgres._log import LogSession
 
-from .support import MakeBackend, Reader
+from .support import DEADLINE, MakeBackend, Reader
 
 
 @pytest.fixture
@@ -395,3 +395,21 @@ async def use_everything(backend: PostgresChannelsBackend, channel: str) -> None
     assert isinstance(session, LogSession)
     await session.trim()
     await backend.on_shutdown()
+
+
+async def test_a_wake_up_between_two_pages_is_not_forgotten(
+    make_backend: MakeBackend, channel: str, postgres_url: str
+) -> None:
+    """What commits while a pass of several pages is read comes right after it, not with the fallback poll."""
+    backend = await make_backend(history=10_000)
+    await backend.subscribe([channel])
+    for first in (0, 1_000):
+        await backend.publish_batch([Publication(b"%d" % number, (channel,)) for number in range(first, first + 1_000)])
+    stream = backend.stream_events()
+    async with asyncio.timeout(DEADLINE):
+        assert (await anext(stream)).data == b"0"
+        async with await psycopg.AsyncConnection.connect(postgres_url) as connection:
+            await connection.execute("SELECT channels.publish(%s, 'late')", [channel])
+        await backend.subscribe([f"{channel}-other"])  # a round trip: the notification is here
+        received = [(await anext(stream)).data for _ in range(2_000)]
+    assert received[-2:] == [b"1999", b"late"]

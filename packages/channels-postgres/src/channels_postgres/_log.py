@@ -155,7 +155,9 @@ class LogSession(Session):
 
     async def _read(self) -> Iterator[Row]:
         self._next_poll = asyncio.get_running_loop().time() + _FALLBACK_POLL
-        self._due = False
+        if not self._changes.in_a_pass:
+            # A wake-up that came during a pass is for the next one: later pages show nothing that is newer.
+            self._due = False
         return await self._changes.read()
 
     def _event_of(self, row: Row) -> Event | None:
