@@ -22,7 +22,7 @@ def make(max_backlog: int | None = None, strategy: BacklogStrategy = "backoff") 
 
 
 def drain(backlog: Backlog) -> list[Item]:
-    return list(backlog.take_all())
+    return list(iter(backlog.pop, None))
 
 
 class Notes:

@@ -287,19 +287,69 @@ def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("channels_core._link.FIRST_DELAY", 0.0)
 
 
+LIMITS: list[tuple[BacklogStrategy, int | None]] = [
+    ("backoff", None),
+    ("backoff", 3),
+    ("dropleft", 1),
+    ("dropleft", 4),
+    ("close", 3),
+    ("catchup", 1),
+    ("catchup", 5),
+]
+
+
+def random_operation(random: Random) -> tuple[Any, ...]:
+    """Draw one step; publishing, joining, consuming and turns of the loop are what races are made of."""
+    name, which, index = random.choice("ab"), random.randrange(2), random.randrange(6)
+    return random.choice(
+        [
+            *[("publish", name, random.randint(1, 12))] * 4,
+            ("publish_through", which, name),
+            *[
+                (
+                    "join",
+                    which,
+                    random.choice([("a",), ("b",), ("a", "b")]),
+                    random.choice([None, 1, 3, 20, "after", "after"]),
+                )
+            ]
+            * 3,
+            ("join_more", index, name, random.choice([None, 3])),
+            ("cancel_join",),
+            ("leave", index, random.choice([None, "a", "b"])),
+            *[("consume", index, random.randint(1, 6))] * 3,
+            *[("turn", random.randint(1, 30))] * 3,
+            ("lose", which, random.randint(1, 3)),
+            ("cut", which),
+            ("reincarnate",),
+            ("forget",),
+            ("trim", name, random.randint(0, 3)),
+        ]
+    )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(8))
+def test_long_schedules_are_exact(seed: int) -> None:
+    """The same for long schedules, which meet races that small ones do not; the seed replays them.
+
+    Hypothesis tries small schedules first. A hold that loses an event when another stream begins to lag got past 300
+    of its examples, and is met by about every sixtieth of these.
+    """
+    random = Random(seed)
+    for number in range(100):
+        strategy, max_backlog = random.choice(LIMITS)
+        schedule = [random_operation(random) for _ in range(random.randint(5, 60))]
+        try:
+            asyncio.run(play(strategy, max_backlog, schedule, seed))
+        except BaseException as exc:
+            exc.add_note(f"schedule {number} of seed {seed}: {strategy}, {max_backlog}, {schedule}")
+            raise
+
+
 @pytest.mark.timeout(300)
 @given(
-    limits=st.sampled_from(
-        [
-            ("backoff", None),
-            ("backoff", 3),
-            ("dropleft", 1),
-            ("dropleft", 4),
-            ("close", 3),
-            ("catchup", 1),
-            ("catchup", 5),
-        ]
-    ),
+    limits=st.sampled_from(LIMITS),
     schedule=st.lists(operations, min_size=5, max_size=60),
     seed=st.integers(0, 2**16),
 )

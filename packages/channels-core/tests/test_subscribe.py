@@ -659,9 +659,9 @@ def count_lines(work: Callable[[], object]) -> int:
 
 
 async def test_the_cost_of_leaving_does_not_grow() -> None:
-    """Leaving costs the same operations with 10 or 1,000 other channels, and other subscribers in the same one."""
+    """Leaving costs the same operations with 10 or 10,000 other channels, and other subscribers in the same one."""
     costs = set()
-    for others in (10, 1_000):
+    for others in (10, 10_000):
         async with ChannelsPlugin(MemoryChannelsBackend(), arbitrary_channels_allowed=True) as channels:
             crowd = await channels.subscribe([str(number) for number in range(others)])
             more = [await channels.subscribe("mine") for _ in range(others // 10)]

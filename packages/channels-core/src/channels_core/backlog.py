@@ -221,13 +221,6 @@ class Backlog:
         self._plain = not (self._front or self._head or self._marks or self._room)
         return item if isinstance(item, Event) else self._close_mark(item)
 
-    def take_all(self) -> deque[Item]:
-        """Take everything that waits."""
-        items: deque[Item] = deque()
-        while (item := self.pop()) is not None:
-            items.append(item)
-        return items
-
     async def wait(self) -> None:
         """Return when there may be something to take; see `begin_wait`."""
         waiter = self.begin_wait()
