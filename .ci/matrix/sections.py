@@ -142,7 +142,13 @@ def _nothing() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _debian_servers() -> Iterator[dict[str, str]]:
-    install({"redis-server": "redis-server", "/usr/lib/postgresql/15/bin/initdb": "postgresql-15"})
+    install(
+        {
+            "redis-server": "redis-server",
+            "/usr/lib/postgresql/15/bin/initdb": "postgresql-15",
+            "/usr/sbin/pgbouncer": "pgbouncer",
+        }
+    )
     yield {}
 
 
