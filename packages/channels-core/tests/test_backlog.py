@@ -8,7 +8,7 @@ from core_stage import DEADLINE, backlog_gap, event, turns
 
 from channels_core import Event, Gap, Position
 from channels_core._logging import LOG_INTERVAL, MAX_KEYS, RateLimitedLogger
-from channels_core.backlog import WARN_AT, Backlog, BacklogStrategy, Item
+from channels_core.backlog import WARN_AT, Backlog, BacklogStrategy, Item, push_all
 from channels_core.events import GapReason
 from channels_core.exceptions import BacklogOverflow, SubscriberBusy
 from channels_core.stats import Counters
@@ -514,3 +514,24 @@ def test_the_log_speaks_again_after_its_interval(
         "second",
         "forgotten, so it speaks",
     ]
+
+
+@pytest.mark.parametrize("strategy", ["catchup", "close"])
+def test_a_run_that_does_not_fit_ends_where_the_stream_takes_no_more(strategy: BacklogStrategy) -> None:
+    """Of events that come together, none follows the one that made the stream lag or end."""
+    backlog = make(2, strategy)
+    notes = backlog.owner = Notes()
+    push_all((backlog,), [event(offset) for offset in range(1, 6)])
+
+    assert notes.lags == ([("a", Position("e", 2))] if strategy == "catchup" else [])
+    assert notes.overflowed == ([True] if strategy == "close" else [])
+    assert drain(backlog) == [event(1), event(2)]
+
+
+def test_a_run_that_does_not_fit_is_dropped_one_by_one() -> None:
+    """Events that come together are dropped as if each had come alone."""
+    backlog = make(3, "dropleft")
+    push_all((backlog,), [event(offset) for offset in range(1, 6)])
+
+    assert backlog.dropped == 2
+    assert drain(backlog) == [backlog_gap(1, 2), event(3), event(4), event(5)]

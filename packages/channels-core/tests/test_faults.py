@@ -263,7 +263,7 @@ async def test_events_under_way_during_a_flush_are_not_taken_for_new_ones(keepin
         await deaf_and_back(channels, 1)
         assert isinstance((await take(stream, 1))[0], Gap)
         receiver = keeping._started()
-        receiver.put(first)
+        receiver.put((first,))
         broker(keeping).publish_now("a", b"2")
         gap, second = await take(stream, 2)
         assert (gap.reason, second.data) == ("epoch", b"2")
@@ -369,7 +369,7 @@ async def test_what_is_held_survives_a_refused_repair(keeping: FaultyBackend) ->
         for n in range(1, 4):
             broker(keeping).publish_now("a", b"%d" % n)
         await turns()
-        keeping._started().put(broker(keeping).log["a"][1])
+        keeping._started().put((broker(keeping).log["a"][1],))
         keeping.breaks("answer of get_history", BackendError("not permitted"))
         await turns()
         released.set()

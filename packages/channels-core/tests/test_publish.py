@@ -166,6 +166,19 @@ async def test_a_thread_publishes_while_the_plugin_stops() -> None:
 # Order and batches
 
 
+async def test_what_a_thread_queues_too_late_is_refused() -> None:
+    """A call that was checked before the plugin stopped, and queued after the last look, tells its caller."""
+    channels = make()
+    await channels.start()
+    publisher = channels._runtime.publisher if channels._runtime else None
+    assert publisher is not None
+    await channels.stop()
+    publisher._open = True  # what the thread saw
+    with pytest.raises(NotStarted):
+        publisher.publish(b"late", ("a",))
+    assert publisher.pending == 0
+
+
 async def test_queued_events_go_out_in_order_and_in_batches() -> None:
     """Many events are few calls, with ascending numbers of one lane."""
     backend = SlowMemory(10_000)

@@ -395,11 +395,10 @@ async def test_resume_where_another_process_has_been_ahead(monkeypatch: pytest.M
         assert receiver is not None
         held: list[Event] = []
         with monkeypatch.context() as patch:
-            patch.setattr(type(receiver), "put", lambda _, event: held.append(event))  # still on its way
+            patch.setattr(type(receiver), "put", lambda _, events: held.extend(events))  # still on its way
             await publish(channels, 4, 5)
         async with channels.subscribe("a", after={"a": await position_of(channels, 5)}) as stream:
-            for event in held:
-                receiver.put(event)
+            receiver.put(held)
             await publish(channels, 6, 6)
             assert await data(stream, 1) == [b"6"]
             assert await data(early, 3) == numbers(4, 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from channels_core.backlog import Backlog, push_all
@@ -32,12 +33,8 @@ class Hold:
         self.overflowed = False
         self._limit: Final = limit
 
-    def push(self, event: Event) -> None:
-        """Keep an event."""
-        self.push_gap(event)
-
     def push_gap(self, item: Event | Gap) -> None:
-        """Keep a gap."""
+        """Keep a gap, or an event."""
         if self._limit is not None and len(self.items) >= self._limit:
             self.overflowed = True
         else:
@@ -103,16 +100,17 @@ class Channel:
         """Whether anybody is in it or about to join."""
         return bool(self.members) or self.claims > 0
 
-    def fan_out(self, event: Event) -> int:
-        """Hand a live event to every sink; returns how many there are."""
+    def fan_out(self, events: Sequence[Event]) -> int:
+        """Hand live events to every sink; returns how many deliveries that are."""
         streams = self._streams
         if streams is None:
             streams = self._sort_sinks()
         holds = self._holds  # taken before: a stream that has no room leaves, which makes this channel sort again
-        push_all(streams, event)
+        push_all(streams, events)
         for hold in holds:
-            hold.push(event)
-        return len(streams) + len(holds)
+            for event in events:
+                hold.push_gap(event)
+        return len(events) * (len(streams) + len(holds))
 
     def _sort_sinks(self) -> tuple[Backlog, ...]:
         """Note where live events go; copies, so that a sink may leave while they are used."""

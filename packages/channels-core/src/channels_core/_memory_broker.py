@@ -11,7 +11,8 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -30,6 +31,9 @@ EPOCH_BYTES: Final = 6
 """Random bytes of an epoch's name: two epochs of a channel must never be taken for each other."""
 
 
+_channel_of: Final = attrgetter("channel")
+
+
 class Receiver:
     """The receiving end of one started backend: a queue that other threads may fill.
 
@@ -45,9 +49,9 @@ class Receiver:
         self._wakeup: Final = Wakeup()
         self._closed = False
 
-    def put(self, event: Event) -> None:
-        """Queue an event and wake the reader; callable from any thread."""
-        self.queue.append(event)
+    def put(self, events: Iterable[Event]) -> None:
+        """Queue events and wake the reader; callable from any thread."""
+        self.queue.extend(events)
         self._wakeup.set()
 
     def close(self) -> None:
@@ -138,17 +142,16 @@ class MemoryBroker:
         """Store and hand over, as one atomic step."""
         now = time.monotonic()
         with self._lock:
-            for publication in batch:
-                for channel in publication.channels:
-                    event = self._store(publication, channel, now) if self.history else Event(channel, publication.data)
-                    if event is not None:
-                        self._hand_over(event)
-            self._sweep(now)
+            if self.history:
+                self._hand_over(self._store_all(batch, now))
+                self._sweep(now)
+            else:
+                self._hand_over([Event(channel, each.data) for each in batch for channel in each.channels])
 
     def transmit(self, channel: str, data: bytes) -> None:
         """Hand over without storing anything."""
         with self._lock:
-            self._hand_over(Event(channel, data))
+            self._hand_over((Event(channel, data),))
 
     def read(self, channel: str, limit: int | None, after: Position | None) -> History:
         """Read history as `ChannelsBackend.get_history` says."""
@@ -191,6 +194,10 @@ class MemoryBroker:
         if not receivers:
             self._receivers.pop(channel, None)
 
+    def _store_all(self, batch: Iterable[Publication], now: float) -> list[Event]:
+        stored = [self._store(each, channel, now) for each in batch for channel in each.channels]
+        return [event for event in stored if event is not None]
+
     def _store(self, publication: Publication, channel: str, now: float) -> Event | None:
         """Give an event the next position, and keep it; ``None`` for what was stored already."""
         record = self._touch(channel, now)
@@ -204,9 +211,13 @@ class MemoryBroker:
         record.events.append((now, event))
         return event
 
-    def _hand_over(self, event: Event) -> None:
-        for receiver in self._receivers.get(event.channel, ()):
-            receiver.put(event)
+    def _hand_over(self, events: Sequence[Event]) -> None:
+        for channel, run in groupby(events, _channel_of):
+            receivers = self._receivers.get(channel)
+            if receivers:
+                together = tuple(run)
+                for receiver in receivers:
+                    receiver.put(together)
 
     def _touch(self, channel: str, now: float) -> _Record:
         record = self._records.get(channel)

@@ -13,21 +13,24 @@ class Wakeup:
 
     `set` costs an attribute look-up while a wake-up is already under way, so producers may call it per item. The
     waiter must look for work *after* `wait` returned, and nothing is missed: `wait` clears the flag first.
+
+    Attributes:
+        is_set: Whether a wake-up is under way, so that there is no need to call `set`.
     """
 
-    __slots__ = ("_loop", "_set", "_thread", "_waiter")
+    __slots__ = ("_loop", "_thread", "_waiter", "is_set")
 
     def __init__(self) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self._thread: Final = threading.get_ident()
         self._waiter: asyncio.Future[None] | None = None
-        self._set = False
+        self.is_set = False
 
     def set(self) -> None:
         """Make the current or next `wait` return; callable from any thread."""
-        if self._set:
+        if self.is_set:
             return
-        self._set = True
+        self.is_set = True
         if threading.get_ident() == self._thread:
             self._wake()
         else:
@@ -36,13 +39,13 @@ class Wakeup:
 
     async def wait(self) -> None:
         """Return as soon as `set` was called since the last `wait` returned."""
-        if not self._set:
+        if not self.is_set:
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        self._set = False
+        self.is_set = False
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -58,7 +58,7 @@ class History(msgspec.Struct, frozen=True):
     top: Position
 
 
-class Publication(msgspec.Struct, frozen=True):
+class Publication(msgspec.Struct, frozen=True, gc=False):
     """One event on its way to the broker.
 
     Attributes:

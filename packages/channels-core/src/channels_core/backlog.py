@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable
-from typing import Final, Literal, Protocol
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, Literal, Protocol, cast
 
 from channels_core._logging import RateLimitedLogger
 from channels_core.events import Event, Gap, GapReason, Position
@@ -70,6 +70,9 @@ class Owner(Protocol):
 _NOTHING: Final[deque[Event | Mark]] = deque()
 """Stands for the live part of every stream that has received nothing yet; always empty."""
 
+_NO_EVENTS: Final[deque[Event]] = deque()
+"""What may be taken directly from a stream that has something else to look after first; always empty."""
+
 
 class Backlog:
     """Waiting events and gaps of one subscriber; one consumer, never blocks a producer.
@@ -97,7 +100,7 @@ class Backlog:
         "_marks",
         "_max",
         "_open",
-        "_plain",
+        "_ready",
         "_room",
         "_strategy",
         "_waiter",
@@ -117,7 +120,8 @@ class Backlog:
         self._head: dict[str, Mark] | None = None
         self._open: dict[str, Mark] | None = None
         self._marks = 0
-        self._plain = True  # no gap, no front, and nobody waits for room: items may be taken from the live part
+        # The live part while it may be taken from directly: no gap, no front, and nobody waits for room. Else nothing.
+        self._ready = _NO_EVENTS
         self._full = 0
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -161,7 +165,7 @@ class Backlog:
 
     def push(self, event: Event) -> None:
         """Add a live event, or do what the strategy says when there is no room."""
-        push_all((self,), event)
+        push_all((self,), (event,))
 
     def push_gap(self, gap: Gap) -> None:
         """Add a gap behind everything that waits, or to the one of its channel that stands there already."""
@@ -171,9 +175,11 @@ class Backlog:
             return
         mark = self._new_mark(gap)
         self._note_last(mark)
-        self._hold_live().append(mark)
+        if self._live is _NOTHING:
+            self._begin_live()
+        self._live.append(mark)
         self._marks += 1
-        self._plain = False
+        self._ready = _NO_EVENTS
         self._wake()
 
     def feed(self, items: Iterable[Item]) -> int:
@@ -201,7 +207,7 @@ class Backlog:
                 self._note_last(item)
         self._front = deque() if self._front is None else self._front
         self._front.extendleft(reversed(front))
-        self._plain = False
+        self._ready = _NO_EVENTS
         self._wake()
 
     def pop(self) -> Item | None:
@@ -218,7 +224,7 @@ class Backlog:
                 self._make_room()
         else:
             return None
-        self._plain = not (self._front or self._head or self._marks or self._room)
+        self._look_at_live()
         return item if isinstance(item, Event) else self._close_mark(item)
 
     async def wait(self) -> None:
@@ -256,7 +262,7 @@ class Backlog:
         while self.is_full and not self._ended:
             if self._room is None:
                 self._room = asyncio.get_running_loop().create_future()
-                self._plain = False
+                self._ready = _NO_EVENTS
             await asyncio.wait((self._room,))
 
     def discard(self, channels: Collection[str]) -> None:
@@ -291,29 +297,39 @@ class Backlog:
         if room is not None:
             room.set_result(None)
 
-    def _hold_live(self) -> deque[Event | Mark]:
-        """Return the live part, made when something comes first: most streams are idle most of the time."""
-        if self._live is _NOTHING:
-            self._live = deque()
-            self._full = WARN_AT if self._max is None else self._max
-        return self._live
+    def _begin_live(self) -> deque[Event | Mark]:
+        """Make the live part when something comes first: most streams are idle most of the time."""
+        live: deque[Event | Mark] = deque()
+        self._live = live
+        self._full = WARN_AT if self._max is None else self._max
+        self._look_at_live()
+        return live
+
+    def _look_at_live(self) -> None:
+        if self._front or self._head or self._marks or self._room:
+            self._ready = _NO_EVENTS
+        else:
+            self._ready = cast("deque[Event]", self._live)
 
     def _append(self, event: Event) -> None:
-        self._hold_live().append(event)
+        if self._live is _NOTHING:
+            self._begin_live()
+        self._live.append(event)
         if self._open:
             self._open.pop(event.channel, None)
         self._wake()
 
-    def _crowded(self, event: Event) -> None:
-        if self._live is _NOTHING:
-            self._append(event)
-        elif self._max is None:
-            self._warn_of_growth(event.channel)
-            self._append(event)
-        elif len(self._live) - self._marks < self._max:
-            self._append(event)
-        else:
-            self._overflow(event)
+    def _push_each(self, events: Sequence[Event]) -> None:
+        """Add live events as long as the stream takes them: not all of them are known to fit."""
+        for event in events:
+            if self._max is None:
+                if len(self._live) >= self._full:
+                    self._warn_of_growth(event.channel)
+                self._append(event)
+            elif len(self._live) - self._marks < self._max:
+                self._append(event)
+            elif not self._overflow(event):
+                break
 
     def _warn_of_growth(self, channel: str) -> None:
         self._full *= 2
@@ -324,17 +340,20 @@ class Backlog:
             channel,
         )
 
-    def _overflow(self, event: Event) -> None:
+    def _overflow(self, event: Event) -> bool:
+        """Do what the strategy says; false when the stream takes no more live events of the channel."""
         catches_up = self._strategy == "catchup" or bool(self._front)
         if catches_up and self._lags(event):
-            return
+            return False
         if self._strategy == "close":
             self._close()
-        elif self._strategy == "dropleft":
+            return False
+        if self._strategy == "dropleft":
             self._drop_left()
             self._append(event)
         else:
             self.push_gap(self._lose(event))
+        return True
 
     def _lags(self, event: Event) -> bool:
         """Ask the owner to read on from history; false where that would not bring the event."""
@@ -349,7 +368,7 @@ class Backlog:
 
     def _drop_left(self) -> None:
         """Drop the oldest event; gaps that come to stand before the new oldest one merge with what is there."""
-        self._plain = False
+        self._ready = _NO_EVENTS
         while isinstance(oldest := self._live.popleft(), Mark):
             self._to_head(oldest)
         lost = self._lose(oldest)
@@ -419,21 +438,27 @@ class Backlog:
         return mark.gap()
 
 
-def push_all(backlogs: Iterable[Backlog], event: Event) -> None:
-    """Add a live event to each, or do what its strategy says when there is no room.
+def push_all(backlogs: Iterable[Backlog], events: Sequence[Event]) -> None:
+    """Add live events of one channel to each, or do what its strategy says when there is no room.
 
-    One loop for all of them instead of a call for each: a call costs as much as the work.
+    One loop for all of them instead of a call for each, and one call for all events: a call costs as much as the work.
     """
+    count = len(events)
     for backlog in backlogs:
         live = backlog._live
-        if len(live) >= backlog._full:
-            backlog._crowded(event)
+        if live is _NOTHING:
+            live = backlog._begin_live()
+        if len(live) + count > backlog._full:
+            backlog._push_each(events)
             continue
-        live.append(event)
+        live.extend(events)
         if backlog._open:
-            backlog._open.pop(event.channel, None)
-        if backlog._waiter is not None:
-            backlog._wake()
+            backlog._open.pop(events[0].channel, None)
+        waiter = backlog._waiter
+        if waiter is not None:
+            backlog._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 def _forget(marks: dict[str, Mark] | None, channels: Collection[str]) -> None:

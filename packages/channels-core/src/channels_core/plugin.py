@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -107,6 +108,8 @@ class ChannelsPlugin:
             on_publish_error=on_publish_error,
         )
         self._settings.check(keeps_history=self.backend.keeps_history)
+        self._takes_any: Final = arbitrary_channels_allowed
+        self._most_bytes: Final = sys.maxsize if self.backend.max_payload is None else self.backend.max_payload
         self._counters: Final = Counters()
         self._log: Final = RateLimitedLogger()
         self._runtime: Runtime | None = None
@@ -192,9 +195,14 @@ class ChannelsPlugin:
             PublishQueueFull: ``max_pending`` events wait already.
             NotStarted: Before the start, or while stopping.
         """
-        runtime = self._started()
-        names = self._names(channels)
-        runtime.publisher.publish(self._encode(data), names)
+        runtime = self._runtime or self._started()
+        # The way of most events, without the calls: each would cost as much as the work.
+        if isinstance(channels, str) and (self._takes_any or channels in self._settings.channels):
+            names: tuple[str, ...] = (channels,)
+        else:
+            names = self._names(channels)
+        plain = data.__class__ is bytes and len(data) <= self._most_bytes
+        runtime.publisher.publish(data if plain else self._encode(data), names)
 
     async def wait_published(self, data: Any, channels: Channels) -> None:
         """Return when the broker has accepted the event; skips the queue.
@@ -345,7 +353,7 @@ class ChannelsPlugin:
 
     def _names(self, channels: Channels) -> tuple[str, ...]:
         names = (channels,) if isinstance(channels, str) else _unique(channels)
-        if not self._settings.arbitrary_channels_allowed:
+        if not self._takes_any:
             for name in names:
                 if name not in self._settings.channels:
                     raise UnknownChannel(
@@ -355,9 +363,10 @@ class ChannelsPlugin:
 
     def _encode(self, data: Any) -> bytes:
         payload = data if isinstance(data, bytes) else self._to_bytes(data)
-        limit = self.backend.max_payload
-        if limit is not None and len(payload) > limit:
-            raise MessageTooLarge(f"{len(payload)} bytes are more than the backend takes in one event ({limit})")
+        if len(payload) > self._most_bytes:
+            raise MessageTooLarge(
+                f"{len(payload)} bytes are more than the backend takes in one event ({self._most_bytes})"
+            )
         return payload
 
     def _to_bytes(self, data: Any) -> bytes:

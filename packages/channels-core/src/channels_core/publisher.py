@@ -1,146 +1,23 @@
-"""Publishing: lanes, queue, batches, retry, and the way in from other threads.
-
-A plugin start has two lanes, one for ``publish`` and one for ``wait_published``. A lane has one call in flight, its
-numbers ascend, and a retry resends everything unacknowledged, in order, before anything newer.
-"""
+"""Publishing: the way in, from any thread, and what becomes of each event."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
-from channels_core._link import Backoff, Link
+from channels_core._lane import AwaitedLane, BackgroundLane, Receipt
+from channels_core._link import Link
 from channels_core._logging import RateLimitedLogger, logger
-from channels_core._wakeup import Wakeup
-from channels_core.backend import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Key, Publication
+from channels_core.backend import Publication
 from channels_core.events import Event
-from channels_core.exceptions import (
-    BackendConnectionError,
-    BackendError,
-    NotStarted,
-    PublishError,
-    PublishQueueFull,
-)
+from channels_core.exceptions import NotStarted, PublishError, PublishQueueFull
 from channels_core.stats import Counters
 
 __all__ = ("OnPublishError", "Publisher")
 
 OnPublishError = Callable[[Event, BaseException], None]
 """Called with each event that the broker refused for good."""
-
-Receipt = asyncio.Future[None]
-
-
-Settle = Callable[[Sequence[Publication], Sequence[BaseException | None]], None]
-"""Told the outcome of each publication of a batch, ``None`` for accepted."""
-
-
-class Lane:
-    """A queue whose publications reach the broker in order, one call at a time.
-
-    Args:
-        link: The way to the broker.
-        settle: Told the outcomes.
-        is_wanted: Tells whether a publication that was not accepted yet shall be sent, or sent again.
-    """
-
-    def __init__(self, link: Link, settle: Settle, is_wanted: Callable[[Publication], bool] = lambda _: True) -> None:
-        self._link: Final = link
-        self._settle: Final = settle
-        self._is_wanted: Final = is_wanted
-        self._name: Final = uuid.uuid4().hex
-        self._number = 0
-        self._queue: Final[deque[Publication]] = deque()
-        self._flight: list[Publication] = []
-        self._wakeup: Final = Wakeup()
-        self._idle: Final = asyncio.Event()
-
-    def __len__(self) -> int:
-        """Return how many publications have no outcome yet."""
-        return len(self._queue) + len(self._flight)
-
-    def put(self, data: bytes, channels: tuple[str, ...]) -> Publication:
-        """Number and queue an event; callable from any thread, by one at a time."""
-        self._number += 1
-        publication = Publication(data, channels, (self._name, self._number))
-        self._queue.append(publication)
-        self._wakeup.set()
-        return publication
-
-    def discard(self, publication: Publication) -> None:
-        """Forget a publication, unless it is on its way already."""
-        with suppress(ValueError):
-            self._queue.remove(publication)
-
-    async def run(self) -> None:
-        """Publish what is queued, for ever."""
-        while True:
-            if not self._queue:
-                self._idle.set()
-                await self._wakeup.wait()
-                self._idle.clear()
-            self._flight = self._next_batch()
-            await self._deliver()
-            await asyncio.sleep(0)  # a backend that never waits must not keep the loop from everybody else
-
-    async def drain(self) -> None:
-        """Return when nothing waits any more."""
-        while len(self):
-            self._idle.clear()
-            await self._idle.wait()
-
-    def clear(self) -> list[Publication]:
-        """Forget and return everything that has no outcome yet."""
-        publications = [*self._flight, *self._queue]
-        self._flight = []
-        self._queue.clear()
-        return publications
-
-    def _next_batch(self) -> list[Publication]:
-        queue = self._queue
-        batch: list[Publication] = []
-        size = 0
-        while queue and len(batch) < MAX_BATCH_EVENTS:
-            size += len(queue[0].data)
-            if batch and size > MAX_BATCH_BYTES:
-                break
-            batch.append(queue.popleft())
-        return batch
-
-    async def _deliver(self) -> None:
-        """Send the batch in flight until the broker answered for all of it."""
-        backoff = Backoff()
-        while True:
-            await self._link.wait_up()
-            self._flight = [publication for publication in self._flight if self._is_wanted(publication)]
-            if not self._flight:
-                return
-            try:
-                outcomes = await self._send(self._flight)
-            except BackendConnectionError:
-                await backoff.sleep()
-            else:
-                batch, self._flight = self._flight, []
-                self._settle(batch, outcomes)
-                return
-
-    async def _send(self, batch: Sequence[Publication]) -> Sequence[BaseException | None]:
-        try:
-            outcomes = await self._link.call("publish", self._link.backend.publish_batch(batch))
-            if len(outcomes) != len(batch):
-                raise BackendError(f"publish_batch gave {len(outcomes)} outcomes for {len(batch)} publications")
-        except BackendConnectionError:
-            raise
-        except Exception as exc:
-            if len(batch) == 1:
-                return [exc]
-            return [outcome for publication in batch for outcome in await self._send([publication])]
-        return outcomes
 
 
 class Publisher:
@@ -150,7 +27,8 @@ class Publisher:
         link: The way to the broker.
         counters: Shared with the plugin.
         log: Shared with the plugin.
-        max_pending: The most calls of ``publish`` that may wait.
+        max_pending: The most calls of ``publish`` that may wait; threads that call at the same moment may pass it by
+            as many as they are.
         on_error: Told of each event that the broker refused for good.
     """
 
@@ -168,11 +46,10 @@ class Publisher:
         self._log: Final = log
         self._max_pending: Final = max_pending
         self._on_error: Final = on_error
-        self._receipts: Final[dict[Key | None, Receipt]] = {}
-        self._background: Final = Lane(link, self._settle_background)
-        self._awaited: Final = Lane(link, self._settle_awaited, lambda waiting: waiting.key in self._receipts)
-        self._lock: Final = threading.Lock()
+        self._background: Final = BackgroundLane(link, self._settle_background)
+        self._awaited: Final = AwaitedLane(link, self._settle_awaited)
         self._open = True
+        self._abandoned = False
 
     @property
     def pending(self) -> int:
@@ -182,18 +59,26 @@ class Publisher:
     def publish(self, data: bytes, channels: tuple[str, ...]) -> None:
         """Queue an event; callable from any thread.
 
+        Takes no lock, which would cost more than all the rest: appending is atomic, and what stopping may have missed
+        is looked for afterwards.
+
         Raises:
             PublishQueueFull: ``max_pending`` events wait already.
             NotStarted: The plugin stops.
         """
-        with self._lock:
-            self._check_open()
-            if len(self._background) >= self._max_pending:
-                raise PublishQueueFull(
-                    f"{self._max_pending} events wait to be published; "
-                    "slow down, use wait_published, or raise max_pending"
-                )
-            self._background.put(data, channels)
+        if not self._open:
+            self._refuse()
+        lane = self._background
+        if len(lane.queue) + len(lane.flight) >= self._max_pending:
+            raise PublishQueueFull(
+                f"{self._max_pending} events wait to be published; slow down, use wait_published, or raise max_pending"
+            )
+        waiting = (data, channels)
+        lane.queue.append(waiting)
+        if not lane.wakeup.is_set:
+            lane.wakeup.set()
+        if self._abandoned:
+            self._take_back(waiting)
 
     async def wait_published(self, data: bytes, channels: tuple[str, ...], timeout: float) -> None:
         """Return when the broker has accepted an event.
@@ -202,20 +87,16 @@ class Publisher:
             PublishError: It was refused, or not accepted in time.
             NotStarted: The plugin stops.
         """
-        self._check_open()
-        publication = self._awaited.put(data, channels)
-        receipt = self._receipts[publication.key] = asyncio.get_running_loop().create_future()
+        if not self._open:
+            self._refuse()
         try:
             async with asyncio.timeout(timeout):
-                await receipt
+                await self._awaited.publish(data, channels)
         except TimeoutError:
             self._counters.failed += 1
             raise PublishError(
                 f"the broker did not accept the event within {timeout} s; it may still appear, once or never"
             ) from self._link.last_error
-        finally:
-            if self._receipts.pop(publication.key, None) is not None:
-                self._awaited.discard(publication)
 
     async def run(self) -> None:
         """Publish what is queued, until the link ends."""
@@ -235,27 +116,30 @@ class Publisher:
 
     def close(self) -> None:
         """Refuse new events."""
-        with self._lock:
-            self._open = False
+        self._open = False
 
     def abandon(self) -> int:
         """Give up on what waits; returns how many calls of ``publish`` that were."""
-        error = NotStarted("the plugin was stopped before the broker accepted the event")
-        self._awaited.clear()
-        for receipt in self._receipts.values():
-            if not receipt.done():
-                receipt.set_exception(error)
-        return len(self._background.clear())
+        self._awaited.fail(NotStarted("the plugin was stopped before the broker accepted the event"))
+        self._abandoned = True  # first: another thread that appends after the next line looks for it
+        return self._background.clear()
 
-    def _check_open(self) -> None:
-        if not self._open:
-            raise NotStarted("the plugin is stopping and takes no more events")
+    def _take_back(self, waiting: tuple[bytes, tuple[str, ...]]) -> None:
+        """Refuse what another thread appended when nobody was left to publish it; unless that was still counted."""
+        try:
+            self._background.queue.remove(waiting)
+        except ValueError:
+            return
+        self._refuse()
+
+    def _refuse(self) -> None:
+        raise NotStarted("the plugin is stopping and takes no more events")
 
     def _settle_awaited(self, batch: Sequence[Publication], outcomes: Sequence[BaseException | None]) -> None:
         for publication, error in zip(batch, outcomes, strict=True):
             self._counters.published += error is None
-            receipt = self._receipts.pop(publication.key, None)
-            if receipt is not None and not receipt.done():
+            receipt = self._awaited.take_receipt(publication)
+            if receipt is not None:
                 self._give_receipt(receipt, error)
 
     def _give_receipt(self, receipt: Receipt, error: BaseException | None) -> None:

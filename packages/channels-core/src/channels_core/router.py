@@ -65,23 +65,34 @@ class Router:
         """Return how many channels are known."""
         return len(self._channels)
 
-    def route(self, event: Event) -> None:
-        """Fan out one event that the backend received; never waits."""
+    def route(self, events: Sequence[Event]) -> None:
+        """Fan out events that the backend received, in their order; never waits."""
+        start = 0
+        while start < len(events):
+            start = self._route_run(events, start)
+
+    def _route_run(self, events: Sequence[Event], start: int) -> int:
+        """Fan out at once those events from ``start`` on that follow each other in one channel; returns their end."""
+        event = events[start]
         channel = self._channels.get(event.channel)
-        if channel is None:
-            self.on_stray(event)
-            return
-        if channel.held is not None:
-            channel.held.append(event)
-            return
-        position = event.position
-        if position is not None:
-            head = channel.head
-            plain = head is not None and position.offset == head.offset + 1 and position.epoch == head.epoch
-            if not plain and not self._is_next(channel, event, position):
-                return
-            channel.head = position
-        self._counters.delivered += channel.fan_out(event)
+        if channel is None or channel.held is not None:
+            if channel is None:
+                self.on_stray(event)
+            elif channel.held is not None:
+                channel.held.append(event)
+            return start + 1
+        if event.position is None:
+            end = _end_of_run(events, start)
+        else:
+            end = _end_of_sequence(events, start, channel.head)
+            if end == start:
+                if not self._is_next(channel, event, event.position):
+                    return start + 1
+                end = start + 1
+            channel.head = events[end - 1].position
+        run = events if end - start == len(events) else events[start:end]
+        self._counters.delivered += channel.fan_out(run)
+        return end
 
     def _is_next(self, channel: Channel, event: Event, position: Position) -> bool:
         """Tell whether an event may be fanned out now; what has something missing before it waits for a repair."""
@@ -94,7 +105,7 @@ class Router:
 
     def _fan_out(self, channel: Channel, item: Item) -> None:
         if isinstance(item, Event):
-            self._counters.delivered += channel.fan_out(item)
+            self._counters.delivered += channel.fan_out((item,))
             return
         for sink in tuple(channel.members.values()):
             if sink is not None:
@@ -330,6 +341,30 @@ class Router:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s failed", task.get_name(), exc_info=error)
+
+
+def _end_of_run(events: Sequence[Event], start: int) -> int:
+    """Find the end of the events without positions that belong to one channel."""
+    name = events[start].channel
+    for end in range(start + 1, len(events)):
+        event = events[end]
+        if event.channel != name or event.position is not None:
+            return end
+    return len(events)
+
+
+def _end_of_sequence(events: Sequence[Event], start: int, head: Position | None) -> int:
+    """Find the end of the events that follow ``head``, one by one, in one channel and epoch."""
+    if head is None:
+        return start
+    name, epoch, offset = events[start].channel, head.epoch, head.offset
+    for end in range(start, len(events)):
+        event = events[end]
+        position = event.position
+        offset += 1
+        if position is None or position.offset != offset or position.epoch != epoch or event.channel != name:
+            return end
+    return len(events)
 
 
 def _ignore(_: Event) -> None:

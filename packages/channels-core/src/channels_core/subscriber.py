@@ -56,19 +56,21 @@ class Subscriber:
 
     async def __anext__(self) -> Item:
         backlog = self._backlog
-        if backlog._plain and backlog._live:
+        ready = backlog._ready
+        item: Item | None
+        if ready:
             # The way of nearly every event: calls cost more than all else, also that of a coroutine for waiting.
-            item: Item = backlog._live.popleft()  # type: ignore[assignment]  # a plain one holds events only
+            item = ready.popleft()
+            if item.position is None:
+                return item
         else:
-            while (taken := backlog.pop()) is None:
+            while (item := backlog.pop()) is None:
                 waiter = backlog.begin_wait()
                 try:
                     await waiter
                 finally:
                     backlog.end_wait(waiter)
-            item = taken
-        if item.__class__ is not Event or item.position is not None:
-            self._note_consumed(item)
+        self._note_consumed(item)
         return item
 
     async def __aenter__(self) -> Self:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
+from channels_core._intake import Intake
 from channels_core._link import GRACE, Backoff, Link, run_bounded
 from channels_core._logging import RateLimitedLogger, logger
 from channels_core.backend import ChannelsBackend
@@ -141,8 +142,8 @@ class Supervisor:
         self._counters: Final = counters
         self._log: Final = log
         self._interval: Final = probe_interval
-        self._probe: Final = Probe(link, log, probe_timeout, lambda: self._received)
-        self._received = 0
+        self._probe: Final = Probe(link, log, probe_timeout, lambda: self._intake.received)
+        self._intake: Final = Intake(router.route, router.burst)
         self._started: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
         self._backoff: Final = Backoff()
         router.on_stray = self._probe.hear
@@ -230,36 +231,24 @@ class Supervisor:
     async def _read(self) -> None:
         stream = self._backend.stream_events()
         try:
-            await self._route_all(stream)
+            await self._intake.run(stream)
         finally:
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
         raise BackendConnectionError("stream_events ended by itself, which the backend contract forbids")
 
-    async def _route_all(self, stream: AsyncIterator[Event]) -> None:
-        route: Callable[[Event], None] = self._router.route
-        burst = self._router.burst
-        turn = 0
-        async for event in stream:
-            self._received += 1
-            route(event)
-            turn += 1
-            if turn >= burst:
-                turn = 0
-                await asyncio.sleep(0)
-
     async def _watch(self, interval: float) -> None:
         """Probe when nothing was received for an interval; several connections are probed every interval."""
         always = len(self._probe.channels) > 1
-        seen, quiet = self._received, 0
+        seen, quiet = self._intake.received, 0
         while True:
             await asyncio.sleep(interval / TICKS)
-            quiet = quiet + 1 if always or seen == self._received else 0
-            seen = self._received
+            quiet = quiet + 1 if always or seen == self._intake.received else 0
+            seen = self._intake.received
             if quiet >= TICKS:
                 await self._probe.run()
-                seen, quiet = self._received, 0
+                seen, quiet = self._intake.received, 0
 
     def _set_health(self, *, ok: bool, detail: str) -> None:
         since = self.health.since if ok == self.health.ok else time.time()

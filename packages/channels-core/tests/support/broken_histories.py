@@ -91,8 +91,7 @@ class ReplaysHistory(RemoteBackend):
     async def subscribe(self, channels: Sequence[str]) -> None:
         await super().subscribe(channels)
         for channel in channels:
-            for event in (await super().get_history(channel)).events:
-                self._started().put(event)
+            self._started().put((await super().get_history(channel)).events)
 
 
 class LagsBehind(RemoteBackend):

@@ -30,9 +30,10 @@ class RecordingBroker(MemoryBroker):
         self.has_lost_memory = True
         super().reincarnate()
 
-    def _hand_over(self, event: Event) -> None:
-        self.log[event.channel].append(event)
-        super()._hand_over(event)
+    def _hand_over(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self.log[event.channel].append(event)
+        super()._hand_over(events)
 
     def publish_now(self, channel: str, data: bytes) -> None:
         """Publish as another process would."""
