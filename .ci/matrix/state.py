@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -51,7 +55,30 @@ class State:
 
     def put(self, outcome: Outcome) -> None:
         """Remember how a step went."""
-        self.path(outcome.section, outcome.step, "json").write_text(json.dumps(asdict(outcome)), "utf-8")
+        path = self.path(outcome.section, outcome.step, "json")
+        # Whole or not at all: another process may be looking.
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(asdict(outcome)), "utf-8")
+        part.replace(path)
+
+    @contextmanager
+    def running(self, section: str, step: str) -> Iterator[None]:
+        """Say that a step is running, to whoever asks from another process."""
+        path = self.path(section, step, "running")
+        path.write_text(str(os.getpid()), "utf-8")
+        try:
+            yield
+        finally:
+            path.unlink()
+
+    def running_for(self, section: str, step: str) -> float | None:
+        """Return for how many seconds a step has been running, or ``None`` when it is not."""
+        path = self.path(section, step, "running")
+        try:
+            alive = Path("/proc", path.read_text("utf-8")).exists()
+            return time.time() - path.stat().st_mtime if alive else None
+        except FileNotFoundError:
+            return None
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what the tests of all sections have recorded."""

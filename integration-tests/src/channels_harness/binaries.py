@@ -7,7 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-__all__ = ("NEWEST_POSTGRES", "NEWEST_REDIS", "PostgresFlavour", "RedisFlavour", "postgres_folder", "redis_program")
+__all__ = (
+    "NEWEST_POSTGRES",
+    "NEWEST_REDIS",
+    "PostgresFlavour",
+    "RedisFlavour",
+    "available_redis",
+    "postgres_folder",
+    "redis_program",
+)
 
 RedisFlavour = Literal["valkey9", "redis62", "redis70"]
 """Valkey 9 and Redis 6.2 from wheels, Redis 7.0 from Debian (the only one of the three with TLS)."""
@@ -20,6 +28,24 @@ NEWEST_POSTGRES: Final[PostgresFlavour] = "postgres18"
 
 _DEBIAN_POSTGRES: Final = Path("/usr/lib/postgresql/15/bin")
 """Debian keeps one folder per major version and leaves most of the programs out of the path."""
+
+
+_STAND_INS: Final[tuple[RedisFlavour, ...]] = ("redis70", "valkey9")
+"""In place of Redis 6.2, whose wheel exists for CPython 3.11 only; nobody needs another Python for the other tests."""
+
+
+def available_redis(flavour: RedisFlavour) -> RedisFlavour:
+    """Return the flavour, or what stands in for it on this Python; whoever starts it says so."""
+    if flavour != "redis62" or _is_there(flavour):
+        return flavour
+    return next((other for other in _STAND_INS if _is_there(other)), flavour)
+
+
+def _is_there(flavour: RedisFlavour) -> bool:
+    try:
+        return bool(redis_program(flavour))
+    except FileNotFoundError:
+        return False
 
 
 def redis_program(flavour: RedisFlavour) -> str:

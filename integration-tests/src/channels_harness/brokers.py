@@ -10,6 +10,7 @@ from typing import Final, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from channels_harness.admin import Admin, PostgresAdmin, RedisAdmin
+from channels_harness.binaries import available_redis
 from channels_harness.containers import docker_answers, start_postgres_container, start_redis_container
 from channels_harness.postgres_server import PostgresServer
 from channels_harness.redis_cluster import RedisCluster
@@ -25,7 +26,7 @@ PostgresChoice = Literal["auto", "postgres18", "postgres15"]
 
 _STARTERS: Final[dict[str, Callable[[], Server]]] = {
     "valkey9": lambda: RedisServer("valkey9"),
-    "redis62": lambda: RedisServer("redis62"),
+    "redis62": lambda: RedisServer(available_redis("redis62")),
     "redis70": lambda: RedisServer("redis70"),
     "tls": lambda: RedisServer("redis70", tls=True),
     "cluster": RedisCluster,
@@ -64,7 +65,14 @@ class Broker:
 def start_broker(name: str, stack: ExitStack) -> Broker:
     """Start a server of our own by its name; the stack closes it."""
     server = stack.enter_context(_STARTERS[name]())
-    return Broker(server.url, server.version, f"started here: {name}", _admin(server), server)
+    return Broker(server.url, server.version, f"started here: {name}{_stand_in(name)}", _admin(server), server)
+
+
+def _stand_in(name: str) -> str:
+    """Say so where another program than the one that was asked for has been started."""
+    if name != "redis62" or (flavour := available_redis("redis62")) == name:
+        return ""
+    return f", which has no wheel for this Python; {flavour} stands in"
 
 
 def choose_redis(choice: RedisChoice, stack: ExitStack) -> Broker:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import socket
+import sys
 from typing import Final
 
-__all__ = ("free_port",)
+__all__ = ("free_port", "is_given")
 
 _RANGE: Final = (15_000, 32_000)
 """Below the range that the system draws the ports of outgoing connections from: while a server is down between
@@ -18,18 +19,44 @@ _draw: Final = random.SystemRandom()
 """Not the global generator: a test runner seeds that one, and parallel runs would draw the same ports."""
 
 
-_given: Final[set[int]] = set()
-"""A port is not taken before its server starts, and the servers of a group draw theirs first."""
+_claims: Final[list[int]] = []
+"""Descriptors that keep what was given. A port is not taken before its server starts, the servers of a group draw
+theirs first, and other test runs draw at the same time."""
 
 
 def free_port() -> int:
-    """Return a port on which nobody listened a moment ago, and another one each time."""
+    """Return a port on which nobody listened a moment ago, and which no process on this machine is given as well."""
     for _ in range(_ATTEMPTS):
         port = _draw.randint(*_RANGE)
-        if port not in _given and _is_free(port):
-            _given.add(port)
+        if _is_free(port) and (claim := _claim(port)) is not None:
+            _claims.append(claim.detach())
             return port
     raise RuntimeError(f"no free port found between {_RANGE[0]} and {_RANGE[1]}")
+
+
+def is_given(port: int) -> bool:
+    """Tell whether a process that still runs has been given the port."""
+    claim = _claim(port)
+    if claim is None:
+        return True
+    claim.close()
+    return False
+
+
+def _claim(port: int) -> socket.socket | None:
+    """Take a name for the port that the system gives back when this process ends, however it ends.
+
+    Source: unix(7), abstract sockets, which are Linux's own and need no file.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    if sys.platform != "linux":
+        return claim  # good enough for one test run at a time
+    try:
+        claim.bind(f"\0channels-port-{port}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
 
 
 def _is_free(port: int) -> bool:
