@@ -7,7 +7,7 @@ import pytest
 
 from channels_bench.measure import Measured
 from channels_bench.page import write_page
-from channels_bench.store import load, merge, results_of, save
+from channels_bench.store import load, merge, merge_profile, results_of, save
 
 FACTS: dict[str, Any] = {
     "date": "2026-01-02 03:04 UTC",
@@ -79,3 +79,25 @@ def test_rows_keep_the_order_of_the_plan(stored: dict[str, Any], tmp_path: Path)
     save(tmp_path / "performance.json", stored)
     rows = results_of(load(tmp_path / "performance.json"))["memory/fan-out-1000"]
     assert list(rows) == ["ours", "litestar", "deque"]
+
+
+def test_a_missed_goal_comes_with_its_profile(stored: dict[str, Any]) -> None:
+    """Of our system, and of the floor that it was compared with; a later run of the workload forgets them."""
+    rows = [{"where": "channels_core/router.py:12 fan_out", "calls": 1_000, "share": 0.4}]
+    merge_profile(stored, "memory/fan-out-1000", "ours", rows)
+    page = write_page(stored, [])
+    assert "Profile of channels, memory: fan-out 1 → 1,000." in page
+    assert "| `channels_core/router.py:12 fan_out` | 1,000 | 40% |" in page
+    merge(stored, "memory/fan-out-1000", {"ours": Measured((1.0,))}, FACTS)
+    assert "Profile of" not in write_page(stored, [])
+
+
+def test_an_outage_is_counted_not_compared(stored: dict[str, Any]) -> None:
+    """Its table has a column for each count, and no ratio."""
+    numbers = {"accepted": 500, "received": 490, "lost": 10, "announced": 10, "lost_silently": 0, "twice": 0}
+    rows = {"ours-redis": Measured((0.0,), numbers), "faststream": Measured(error="gone")}
+    merge(stored, "redis/outage", rows, FACTS)
+    page = write_page(stored, [])
+    assert "| system |  | accepted | received | lost | announced | lost silently | twice |" in page
+    assert "| channels, Pub/Sub | ours | 500 | 490 | 10 | 10 | 0 | 0 |" in page
+    assert "| FastStream, Pub/Sub | peer | failed: gone |  |  |  |  |  |" in page

@@ -59,7 +59,14 @@ SYSTEMS: Final[dict[str, Entry]] = {
     "litestar-psycopg": Entry("Litestar, psycopg", "peer", "litestar:PsycoPg", "postgres"),
     "broadcaster-postgres": Entry("broadcaster", "peer", "broadcaster:Broadcaster", "postgres"),
     "asyncpg": Entry("asyncpg, batched pg_notify and callback", "floor", "postgres_floors:AsyncPg", "postgres"),
+    "psycopg": Entry("psycopg, batched pg_notify and callback", "floor", "postgres_floors:PsycoPg", "postgres"),
     "asyncpg-insert": Entry(
         "asyncpg, batched insert with one notification", "floor", "postgres_floors:AsyncPgInsert", "postgres"
     ),
+    "ours-web": Entry("channels, memory", "ours", "web:Channels"),
+    "litestar-web": Entry("Litestar, memory", "peer", "web:LitestarChannels"),
+    "broadcaster-web": Entry("broadcaster, memory, bare ASGI", "peer", "web:Broadcaster"),
+    "bare-web": Entry("bare ASGI and a loop", "floor", "web:Bare"),
+    "ours-web-redis": Entry("channels, Redis Pub/Sub", "ours", "web:Channels", "redis"),
+    "litestar-web-redis": Entry("Litestar, Redis Pub/Sub", "peer", "web:LitestarRedis", "redis"),
 }

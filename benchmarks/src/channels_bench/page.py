@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from channels_bench.catalogue import SYSTEMS
-from channels_bench.goals import Verdict, judge
-from channels_bench.measure import Measured, Results, ratio
+from channels_bench.explain import explanations
+from channels_bench.goals import GOALS
+from channels_bench.judging import Verdict, judge
+from channels_bench.measure import Measured, ratio
 from channels_bench.plan import WORKLOADS, Workload
 from channels_bench.store import results_of
 
 __all__ = ("write_page",)
 
-_TITLES: Final = {"memory": "In memory", "redis": "Redis", "postgres": "PostgreSQL"}
+_TITLES: Final = {"memory": "In memory", "redis": "Redis", "postgres": "PostgreSQL", "web": "Through a web server"}
 
 _INTRODUCTION: Final = """\
 # Performance
@@ -32,6 +34,12 @@ A *floor* is not a system: it is the least code that does the same work, with no
 The deque floor is a deque and one future per subscriber, consumed with `async for`; the bare loop has no iterator;
 the callback floor has no consumer tasks at all. PostgreSQL runs with `fsync=off`, for everybody.
 Events are 100 bytes.
+The garbage collector runs as usual, but what a round has set up is kept out of its way (`gc.freeze`).
+A system that takes more than eight seconds to leave is not waited for: *left* says how many had left by then.
+What is asked of a broker when idle is what the kernel counts on the process's own connections.
+
+In an outage, *accepted* is what the system said it had published; *lost* is what of it a subscriber never got;
+*announced* is what of that lies where the subscriber was told that something may be missing; the rest is lost silently.
 """
 
 
@@ -43,7 +51,8 @@ def write_page(stored: Mapping[str, Any], plots: Sequence[str]) -> str:
         plots: Names of pictures in the folder ``performance`` beside the page.
     """
     results = results_of(stored)
-    parts = [_INTRODUCTION, *_goals(results), *_facts(stored), *_plots(plots)]
+    verdicts = list(judge(results, GOALS))
+    parts = [_INTRODUCTION, *_goals(verdicts), *explanations(verdicts, stored), *_facts(stored), *_plots(plots)]
     for section, title in _TITLES.items():
         workloads = [each for each in WORKLOADS if each.section == section and each.name in results]
         if workloads:
@@ -52,14 +61,13 @@ def write_page(stored: Mapping[str, Any], plots: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def _goals(results: Results) -> Iterator[str]:
-    verdicts = list(judge(results))
+def _goals(verdicts: Sequence[Verdict]) -> Iterator[str]:
     if not verdicts:
         return
     met = sum(each.met for each in verdicts)
     yield f"## Goals\n\n{met} of {len(verdicts)} measured goals are met.\n"
-    yield "| goal | required | measured | |\n| --- | --- | --- | --- |"
-    yield "\n".join(_goal_row(each) for each in verdicts) + "\n"
+    rows = [_goal_row(each) for each in verdicts]
+    yield "\n".join(["| goal | required | measured | |", "| --- | --- | --- | --- |", *rows, ""])
 
 
 def _goal_row(verdict: Verdict) -> str:
@@ -94,13 +102,31 @@ def _plots(names: Sequence[str]) -> Iterator[str]:
 
 
 def _table(workload: Workload, rows: Mapping[str, Measured]) -> str:
+    if workload.columns:
+        return _counts(workload, rows)
     ours = next(name for name in workload.systems if SYSTEMS[name].kind == "ours")
-    lines = [f"### {workload.title}\n", f"Compared with: {SYSTEMS[ours].label}.\n"]
+    lines = [f"### {_capital(workload.title)}\n", f"Compared with: {SYSTEMS[ours].label}.\n"]
     notes = sorted({name for measured in rows.values() for name in measured.extra})
     heads = ["system", "", workload.unit, "±", "channels against it", *(name.replace("_", " ") for name in notes)]
     lines += ["| " + " | ".join(heads) + " |", "| " + " | ".join(["---"] * len(heads)) + " |"]
     reference = rows[ours].value if ours in rows else None
     lines += [_row(workload, name, measured, reference, notes) for name, measured in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _counts(workload: Workload, rows: Mapping[str, Measured]) -> str:
+    """Return a table of what was counted, where no single number is better or worse than another."""
+    heads = ["system", "", *(name.replace("_", " ") for name in workload.columns)]
+    lines = [f"### {_capital(workload.title)}\n", "| " + " | ".join(heads) + " |"]
+    lines.append("| --- | --- |" + " ---: |" * len(workload.columns))
+    for name, measured in rows.items():
+        entry = SYSTEMS[name]
+        cells = [entry.label, entry.kind]
+        if measured.value is None:
+            cells += [f"failed: {_plain(measured.error)}", *[""] * (len(workload.columns) - 1)]
+        else:
+            cells += [_number(measured.extra[column]) for column in workload.columns]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -120,6 +146,10 @@ def _row(workload: Workload, name: str, measured: Measured, reference: float | N
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _plain(error: str) -> str:

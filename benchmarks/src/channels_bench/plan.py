@@ -29,6 +29,10 @@ class Workload:
         quick: Part of ``--quick``.
         patience: Seconds that a round may take.
         repeats: Rounds that count when it is not quick; ``None`` for what the command line says.
+        warmup: Events of a round before the first that counts.
+        fault: All systems at once, and the servers are restarted in the middle.
+        columns: What a table shows in place of value, spread and ratio.
+        profile: Task that explains the value; empty for the same task under the profiler.
     """
 
     name: str
@@ -45,7 +49,11 @@ class Workload:
     fresh: bool = False
     quick: bool = False
     repeats: int | None = None
-    patience: float = 20.0
+    patience: float = 10.0
+    warmup: int = 0
+    fault: bool = False
+    columns: tuple[str, ...] = ()
+    profile: str = ""
 
     @property
     def section(self) -> str:
@@ -65,11 +73,14 @@ _POSTGRES: Final = (
     "ours-asyncpg", "ours-asyncpg-history", "ours-psycopg", "ours-psycopg-history", "litestar-asyncpg",
     "litestar-psycopg", "broadcaster-postgres",
 )  # fmt: skip
-_PG_FLOORS: Final = ("asyncpg", "asyncpg-insert")
+_WEB: Final = ("ours-web", "litestar-web", "broadcaster-web", "bare-web", "ours-web-redis", "litestar-web-redis")
 
 
-_EVENTS: Final = {1: 20_000, 100: 2_000, 1_000: 200, 10_000: 30}
+_EVENTS: Final = {1: 40_000, 100: 3_000, 1_000: 300, 10_000: 50}
 """Events by number of subscribers: equal for all systems, because wake-ups are paid per burst."""
+
+_WARMUP: Final = {1: 1_000, 100: 100, 1_000: 100, 10_000: 50}
+"""A burst as long as the longest that counts: backlogs have the memory that they need."""
 
 _BROKER_EVENTS: Final = {1: 50, 100: 500, 1_000: 100}
 """The same with a broker; for one subscriber only the first guess, as speeds differ a hundredfold."""
@@ -86,6 +97,8 @@ def _fan_out(section: str, subscribers: int, systems: Iterable[str], *, quick: b
         seconds=0.5 if section != "memory" and subscribers == 1 else None,
         subscribers=subscribers,
         quick=quick,
+        repeats=5 if section == "memory" else 3,
+        warmup=_WARMUP[subscribers] if section == "memory" else 10,
     )
 
 
@@ -101,7 +114,7 @@ def _own_channels(section: str, count: int, systems: Iterable[str], *, quick: bo
         higher_is_better=False,
         quick=quick,
         repeats=1 if count > 1_000 else 3,
-        patience=60.0,
+        patience=30.0,
     )
 
 
@@ -117,6 +130,7 @@ def _channels(section: str, count: int, systems: Iterable[str], *, quick: bool =
         higher_is_better=False,
         quick=quick,
         repeats=3,
+        patience=30.0,  # for who publishes one by one
     )
 
 
@@ -129,6 +143,7 @@ def _publish(section: str, how: str, systems: Iterable[str], *, quick: bool = Fa
         task=f"publish_{how}",
         systems=tuple(systems),
         count=30,
+        seconds=0.5 if how == "background" else 0.3,
         quick=quick,
         repeats=None if how == "background" else 3,
     )
@@ -153,11 +168,29 @@ def _latency(section: str, systems: Iterable[str]) -> Workload:
         unit="ms",
         task="latency_receive",
         systems=tuple(systems),
-        count=1_000,
+        count=500,
         seconds=None,
         higher_is_better=False,
         feeder="latency_send",
-        repeats=3,
+        repeats=5,
+    )
+
+
+def _outage(section: str, systems: Iterable[str]) -> Workload:
+    return Workload(
+        name=f"{section}/outage",
+        title="outage: the broker is away for a second while 100 events per second are published",
+        unit="events lost silently",
+        task="outage_receive",
+        systems=tuple(systems),
+        count=500,
+        seconds=None,
+        higher_is_better=False,
+        feeder="outage_send",
+        repeats=1,
+        patience=30.0,
+        fault=True,
+        columns=("accepted", "received", "lost", "announced", "lost_silently", "twice"),
     )
 
 
@@ -168,12 +201,13 @@ def _idle(section: str, systems: Iterable[str]) -> Workload:
         unit="% of a core",
         task="idle_cpu",
         systems=tuple(systems),
-        count=4,
+        count=4 if section == "memory" else 16,  # whoever asks its broker every fifteen seconds is seen
         seconds=None,
         subscribers=100,
         higher_is_better=False,
         together=True,
         repeats=1,
+        patience=30.0,
     )
 
 
@@ -211,6 +245,7 @@ WORKLOADS: Final = (
         higher_is_better=False,
         fresh=True,
         repeats=3,
+        profile="idle_memory_lines",
     ),
     _idle("memory", ("ours", "litestar")),
     _fan_out("redis", 1, (*_REDIS, "redis-py"), quick=True),
@@ -220,7 +255,7 @@ WORKLOADS: Final = (
     _publish("redis", "awaited", _REDIS),
     _publish("redis", "concurrently", _REDIS),
     _receive("redis", ("ours-redis", "litestar-redis", "broadcaster-redis", "redis-py", "hiredis")),
-    _latency("redis", _REDIS),
+    _latency("redis", (*_REDIS, "redis-py")),
     _idle("redis", _REDIS),
     _channels("redis", 10_000, ("ours-redis", "ours-redis-streams", "litestar-redis", "redis-py")),
     Workload(
@@ -235,15 +270,39 @@ WORKLOADS: Final = (
         repeats=1,
     ),
     _history("redis", ("ours-redis-streams", "litestar-redis-streams")),
+    _outage("redis", _REDIS),
     _fan_out("postgres", 1, (*_POSTGRES, "asyncpg"), quick=True),
-    _fan_out("postgres", 1_000, (*_POSTGRES, "asyncpg")),
-    _publish("postgres", "background", (*_POSTGRES, *_PG_FLOORS), quick=True),
+    _fan_out("postgres", 1_000, (*_POSTGRES, "asyncpg", "psycopg")),
+    _publish("postgres", "background", (*_POSTGRES, "asyncpg", "asyncpg-insert"), quick=True),
     _publish("postgres", "awaited", _POSTGRES),
     _publish("postgres", "concurrently", _POSTGRES),
-    _latency("postgres", _POSTGRES),
+    _latency("postgres", (*_POSTGRES, "asyncpg")),
     _idle("postgres", _POSTGRES),
-    _channels("postgres", 10_000, ("ours-asyncpg", "ours-asyncpg-history", "ours-psycopg")),
+    Workload(
+        name="postgres/publish-many",
+        title="publish in the background to 50 channels in turn",
+        unit="events/s",
+        task="publish_many",
+        systems=("ours-asyncpg", "ours-asyncpg-history", "ours-psycopg", "ours-psycopg-history", "asyncpg"),
+        count=30,
+        repeats=3,
+    ),
+    _channels("postgres", 10_000, ("ours-asyncpg", "ours-asyncpg-history", "ours-psycopg", "ours-psycopg-history")),
     _history("postgres", ("ours-asyncpg-history", "ours-psycopg-history")),
+    _outage("postgres", _POSTGRES),
+    Workload(
+        name="web/websocket-1000",
+        title="1 → 1,000 WebSocket clients through uvicorn",
+        unit="deliveries/s",
+        task="through_server",
+        systems=_WEB,
+        count=50,
+        seconds=None,
+        subscribers=1_000,
+        feeder="crowd",
+        repeats=3,
+        patience=20.0,
+    ),
 )
 
 

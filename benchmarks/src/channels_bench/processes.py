@@ -101,13 +101,13 @@ class Pool:
     def __init__(self, servers: Servers, django: Callable[[], str]) -> None:
         self._servers: Final = servers
         self._django: Final = django
-        self._workers: Final[dict[tuple[str, str], WorkerProcess]] = {}
+        self._workers: Final[dict[tuple[str, str, str], WorkerProcess]] = {}
 
-    def worker(self, system: str, role: str = "") -> WorkerProcess:
-        """Return the worker, started unless it runs."""
-        key = (system, role)
+    def worker(self, system: str, role: str = "", adapter: str = "") -> WorkerProcess:
+        """Return the worker of a system in a role, started unless it runs; with another's adapter if one is named."""
+        key = (system, role, adapter)
         if key not in self._workers:
-            entry = SYSTEMS[system]
+            entry = SYSTEMS[adapter or system]
             command = self._django() if entry.django else sys.executable
             self._workers[key] = WorkerProcess(command, entry.target, self._servers.url(entry.server))
         return self._workers[key]
@@ -119,7 +119,7 @@ class Pool:
 
     def close(self) -> None:
         """End all of them."""
-        for system in {system for system, _ in self._workers}:
+        for system in {system for system, _, _ in self._workers}:
             self.drop(system)
 
 

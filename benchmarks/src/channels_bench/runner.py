@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from statistics import median
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 from channels_bench.catalogue import SYSTEMS
 from channels_bench.measure import Measured
+from channels_bench.outage import OUTAGE_AFTER, tally
 from channels_bench.plan import Workload
 from channels_bench.processes import Pool, WorkerError
 
@@ -23,7 +25,8 @@ GROWTH: Final = 50.0
 MAX_COUNT: Final = 400_000
 """Events of a round at most: what waits is kept in memory."""
 
-FEEDERS: Final = {"redis": "hiredis", "postgres": "asyncpg"}
+FEEDERS: Final = {("feed", "redis"): "hiredis", ("feed", "postgres"): "asyncpg", ("crowd", "web"): "loop"}
+"""Who feeds, by task and section, where it is not the system itself. The crowd's clients use no system."""
 
 
 class Runner:
@@ -31,13 +34,17 @@ class Runner:
 
     Args:
         pool: The workers.
+        restart: Restarts the servers.
         repeats: Rounds that count.
         shorten: What the length of a round is multiplied with.
         tick: Called after each system's round, with what comes next.
     """
 
-    def __init__(self, pool: Pool, *, repeats: int, shorten: float, tick: Callable[[str], None]) -> None:
+    def __init__(
+        self, pool: Pool, restart: Callable[[], None], *, repeats: int, shorten: float, tick: Callable[[str], None]
+    ) -> None:
         self._pool: Final = pool
+        self._restart: Final = restart
         self._repeats: Final = repeats
         self._shorten: Final = shorten
         self._tick: Final = tick
@@ -48,6 +55,8 @@ class Runner:
 
     def measure(self, workload: Workload) -> dict[str, Measured]:
         """Return what each system reached."""
+        if workload.fault:
+            return self._outage(workload)
         errors: dict[str, str] = {}
         counts = {system: self._try(errors, system, self._calibrate, workload) for system in workload.systems}
         samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -105,25 +114,89 @@ class Runner:
         self._ask(system, workload, count)
         return self._await(system, workload, count)
 
-    def _ask(self, system: str, workload: Workload, count: int) -> None:
-        self._pool.worker(system).ask(task=workload.task, count=count, subscribers=workload.subscribers)
+    def profile(self, workload: Workload, system: str) -> list[dict[str, Any]]:
+        """Return the rows of one more round, which explain the value.
+
+        Raises:
+            WorkerError: It failed.
+        """
+        errors: dict[str, str] = {}
+        self._pool.drop(system)  # nothing of the rounds before
+        request = {"task": workload.profile} if workload.profile else {"profile": True}
+        count = self._try(errors, system, self._calibrate, workload)
+        if system in errors:
+            raise WorkerError(errors[system])
+        self._ask(system, workload, count, **request)
+        rows: list[dict[str, Any]] = self._await(system, workload, count)["detail"]["rows"]
+        self._pool.drop(system)
+        return rows
+
+    def _outage(self, workload: Workload) -> dict[str, Measured]:
+        """Run all systems at once, on a channel each."""
+        errors: dict[str, str] = {}
+        steps = (self._prepare, self._follow, self._ready, self._connect, self._connected, self._go)
+        for step in steps:
+            for system in workload.systems:
+                self._try(errors, system, step, workload)
+        time.sleep(OUTAGE_AFTER)
+        self._restart()
+        found = {system: self._try(errors, system, self._settle, workload) for system in workload.systems}
+        for system in workload.systems:
+            self._pool.drop(system)
+        return {system: found[system] or Measured(error=errors[system]) for system in workload.systems}
+
+    def _prepare(self, system: str, workload: Workload) -> None:
+        self._tick(f"{workload.name} · {SYSTEMS[system].label}")
+        self._pool.worker(system)
+        self._pool.worker(system, "feeder")
+
+    def _follow(self, system: str, workload: Workload) -> None:
+        self._ask(system, workload, workload.count, channel=_own_channel(system), last=True)
+
+    def _ready(self, system: str, workload: Workload) -> None:
+        self._pool.worker(system).answer(workload.patience)
+
+    def _connect(self, system: str, workload: Workload) -> None:
+        feeder = self._pool.worker(system, "feeder")
+        feeder.ask(task=workload.feeder, count=workload.count, subscribers=1, channel=_own_channel(system), last=True)
+
+    def _connected(self, system: str, workload: Workload) -> None:
+        self._pool.worker(system, "feeder").answer(workload.patience)
+
+    def _go(self, system: str, _workload: Workload) -> None:
+        self._pool.worker(system, "feeder").ask(go=True)
+
+    def _settle(self, system: str, workload: Workload) -> Measured:
+        sent = self._pool.worker(system, "feeder").answer(workload.patience)["detail"]
+        got = self._pool.worker(system).answer(workload.patience)["detail"]
+        numbers = tally(sent["accepted"], got["items"]).numbers()
+        return Measured((numbers["lost_silently"],), numbers)
+
+    def _ask(self, system: str, workload: Workload, count: int, **more: Any) -> None:
+        request = {"task": workload.task, "count": count, "subscribers": workload.subscribers}
+        self._pool.worker(system).ask(**request | {"warmup": workload.warmup} | more)
 
     def _await(self, system: str, workload: Workload, count: int) -> dict[str, Any]:
         worker = self._pool.worker(system)
         message = worker.answer(workload.patience)
         if "announced" in message:
-            feeder = self._feed(system, workload, count) if workload.feeder else None
+            feeder = self._feed(system, workload, count, message["announced"]) if workload.feeder else None
             message = worker.answer(workload.patience)
             if feeder is not None:
                 feeder.answer()
         return message
 
-    def _feed(self, system: str, workload: Workload, count: int) -> Any:
-        own = workload.feeder != "feed"
-        feeder = self._pool.worker(system if own else FEEDERS[workload.section], "feeder")
-        channel = {} if own else {"channel": SYSTEMS[system].wire_name}
-        feeder.ask(task=workload.feeder, count=count, subscribers=1, **channel)
+    def _feed(self, system: str, workload: Workload, count: int, facts: dict[str, Any]) -> Any:
+        other = FEEDERS.get((workload.feeder, workload.section))
+        if other is not None:
+            facts = {"channel": SYSTEMS[system].wire_name} | facts
+        feeder = self._pool.worker(system, "feeder", other or "")
+        feeder.ask(task=workload.feeder, count=count, subscribers=workload.subscribers, **facts)
         return feeder
+
+
+def _own_channel(system: str) -> str:
+    return f"outage_{system.replace('-', '_')}"
 
 
 def _measured(samples: list[dict[str, Any]], error: str) -> Measured:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from contextlib import ExitStack
 from typing import Final, Self
 
@@ -16,6 +17,9 @@ _REDIS_OPTIONS: Final = {
     "client-output-buffer-limit": "pubsub 0 0 0",
     "maxclients": "20000",
 }
+
+AWAY: Final = 1.0
+"""Seconds of an outage."""
 
 
 class Servers:
@@ -44,6 +48,23 @@ class Servers:
                     self._postgres = self._stack.enter_context(PostgresServer())
                 return self._postgres.url
         return "memory://"
+
+    def restart(self) -> None:
+        """Stop every server, and start it again after `AWAY` seconds with its data."""
+        servers = [server for server in (self._redis, self._postgres) if server is not None]
+        self._keep_data("yes")
+        for server in servers:
+            server.stop()
+        time.sleep(AWAY)
+        for server in servers:
+            server.start()
+        self._keep_data("no")
+
+    def _keep_data(self, answer: str) -> None:
+        if self._redis is not None:
+            with self._redis.client() as client:
+                client.config_set("appendonly", answer)
+                client.config_rewrite()
 
     def sweep(self) -> None:
         """Remove what the last workload left behind."""

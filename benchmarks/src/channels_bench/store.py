@@ -13,7 +13,7 @@ from typing import Any
 
 from channels_bench.measure import Measured, Results
 
-__all__ = ("describe", "load", "merge", "results_of", "save")
+__all__ = ("describe", "load", "merge", "merge_profile", "results_of", "save")
 
 _PACKAGES = (
     "asyncpg", "broadcaster", "faststream", "hiredis", "litestar", "msgspec", "psycopg", "redis",
@@ -51,12 +51,18 @@ def describe(servers: list[str], *, quick: bool, repeats: int) -> dict[str, Any]
 
 
 def merge(stored: dict[str, Any], workload: str, measured: Mapping[str, Measured], facts: Mapping[str, Any]) -> None:
-    """Put one workload in."""
+    """Put one workload in, and forget the profiles that explained its former numbers."""
+    stored.get("profiles", {}).pop(workload, None)
     rows = {
         name: {"samples": list(each.samples), "extra": dict(each.extra), "error": each.error}
         for name, each in measured.items()
     }
     stored["workloads"][workload] = {"facts": dict(facts), "systems": rows}
+
+
+def merge_profile(stored: dict[str, Any], workload: str, system: str, rows: list[dict[str, Any]]) -> None:
+    """Put the profile of one system in one workload in."""
+    stored.setdefault("profiles", {}).setdefault(workload, {})[system] = rows
 
 
 def results_of(stored: Mapping[str, Any]) -> Results:

@@ -4,86 +4,70 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
 import resource
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from channels_bench.systems.base import System
+from channels_bench.jobs import CHANNEL, SETTLE, Job, Sample, Task, frozen, payloads, percentile, rate, stamped
+from channels_bench.outage import outage_receive, outage_send
+from channels_bench.profiles import idle_memory_lines
+from channels_bench.sockets import crowd, through_server
+from channels_bench.systems.base import Stream, System
+from channels_bench.wire import broker_channels, requests_sent
 
-__all__ = ("TASKS", "Job", "Sample")
+__all__ = ("TASKS",)
 
-CHANNEL: Final = "bench"
+MANY: Final = 50
+"""Channels that are published to in turn."""
 
-PAYLOAD_BYTES: Final = 100
-
-SETTLE: Final = 0.2
-"""Seconds before traffic begins: what was subscribed to is in place, also where nobody confirms it."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One measurement.
-
-    Args:
-        count: How many events, or how many seconds where time is what is fixed.
-        subscribers: How many.
-        announce: Tells the parent that traffic may begin.
-        channel: What to feed.
-    """
-
-    count: int
-    subscribers: int
-    announce: Callable[[], None]
-    channel: str = CHANNEL
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What was measured: the value in the workload's unit, the seconds it took, and more that is worth showing."""
-
-    value: float
-    elapsed: float
-    extra: dict[str, float]
-
-
-Task = Callable[[System, Job], Awaitable[Sample]]
-
-
-def payloads(count: int) -> list[bytes]:
-    """Return payloads of equal length, no two alike: PostgreSQL folds equal notifications of a transaction."""
-    return [b"%012d" % number + b"." * (PAYLOAD_BYTES - 12) for number in range(count)]
-
-
-def stamped(started: float) -> bytes:
-    """Return a payload that holds a time of the clock that all processes share."""
-    return b"%.9f" % started + b" " * (PAYLOAD_BYTES - 30)
+LEAVING: Final = 8.0
+"""Seconds after which nobody is waited for who has still not left."""
 
 
 async def fan_out(system: System, job: Job) -> Sample:
     """Deliveries per second from the first publish to the last consumer's last event."""
-    events = payloads(job.count)
     streams = [await system.subscribe(CHANNEL) for _ in range(job.subscribers)]
-    takers = [asyncio.create_task(stream.take(job.count)) for stream in streams]
     await asyncio.sleep(SETTLE)
-    gc.collect()
-    used, started = time.process_time(), time.perf_counter()
-    await asyncio.gather(system.pour(events, CHANNEL), *takers)
-    elapsed, used = time.perf_counter() - started, time.process_time() - used
+    if job.warmup:
+        await asyncio.gather(*await _take(streams, job.warmup), system.pour(payloads(job.warmup), CHANNEL))
+    events = payloads(job.count)
+    takers = await _take(streams, job.count)
+    with frozen():
+        used, started = time.process_time(), time.perf_counter()
+        await asyncio.gather(system.pour(events, CHANNEL), *takers)
+        elapsed, used = time.perf_counter() - started, time.process_time() - used
     deliveries = job.count * job.subscribers
     return Sample(deliveries / elapsed, elapsed, {"per_cpu_second": deliveries / used})
+
+
+async def _take(streams: Sequence[Stream], count: int) -> list[asyncio.Task[bytes]]:
+    """Return the consumers, all of which wait for their first event."""
+    takers = [asyncio.create_task(stream.take(count)) for stream in streams]
+    await asyncio.sleep(0)
+    return takers
 
 
 async def publish_background(system: System, job: Job) -> Sample:
     """Events per second, until the server has accepted the last."""
     events = payloads(job.count)
-    started = time.perf_counter()
-    await system.pour(events, CHANNEL)
-    await system.flush()
-    return _rate(job.count, started)
+    with frozen():
+        started = time.perf_counter()
+        await system.pour(events, CHANNEL)
+        await system.flush()
+        return rate(job.count, started)
+
+
+async def publish_many(system: System, job: Job) -> Sample:
+    """Events per second to fifty channels in turn, until the server has accepted the last."""
+    events = payloads(job.count)
+    channels = [f"channel-{number}" for number in range(MANY)]
+    with frozen():
+        started = time.perf_counter()
+        await system.pour_many(events, channels)
+        await system.flush()
+        return rate(job.count, started)
 
 
 async def publish_awaited(system: System, job: Job) -> Sample:
@@ -92,7 +76,7 @@ async def publish_awaited(system: System, job: Job) -> Sample:
     started = time.perf_counter()
     for data in events:
         await system.publish(data, CHANNEL)
-    return _rate(job.count, started)
+    return rate(job.count, started)
 
 
 async def publish_concurrently(system: System, job: Job) -> Sample:
@@ -101,7 +85,7 @@ async def publish_concurrently(system: System, job: Job) -> Sample:
     started = time.perf_counter()
     for start in range(0, job.count, 100):
         await asyncio.gather(*[system.publish(data, CHANNEL) for data in events[start : start + 100]])
-    return _rate(job.count, started)
+    return rate(job.count, started)
 
 
 async def receive(system: System, job: Job) -> Sample:
@@ -109,10 +93,11 @@ async def receive(system: System, job: Job) -> Sample:
     stream = await system.subscribe(CHANNEL)
     await asyncio.sleep(SETTLE)
     job.announce()
-    await stream.take(1)
-    started = time.perf_counter()
-    await stream.take(job.count - 1)
-    return _rate(job.count - 1, started)
+    with frozen():
+        await stream.take(1)
+        started = time.perf_counter()
+        await stream.take(job.count - 1)
+        return rate(job.count - 1, started)
 
 
 async def feed(system: System, job: Job) -> Sample:
@@ -120,7 +105,7 @@ async def feed(system: System, job: Job) -> Sample:
     events = payloads(job.count)
     started = time.perf_counter()
     await system.pour(events, job.channel)
-    return _rate(job.count, started)
+    return rate(job.count, started)
 
 
 async def latency_receive(system: System, job: Job) -> Sample:
@@ -130,9 +115,10 @@ async def latency_receive(system: System, job: Job) -> Sample:
     job.announce()
     began = time.perf_counter()
     delays = []
-    for _ in range(job.count):
-        data = await stream.take(1)
-        delays.append((time.monotonic() - float(data.split()[0])) * 1000)
+    with frozen():
+        for _ in range(job.count):
+            data = await stream.take(1)
+            delays.append((time.monotonic() - float(data.split()[0])) * 1000)
     delays.sort()
     return Sample(
         percentile(delays, 0.99), time.perf_counter() - began, {"p50": percentile(delays, 0.5), "max": delays[-1]}
@@ -142,38 +128,73 @@ async def latency_receive(system: System, job: Job) -> Sample:
 async def latency_send(system: System, job: Job) -> Sample:
     """Send 500 events per second on schedule, whatever becomes of them."""
     began = time.monotonic() + 0.05
-    for number in range(job.count):
-        await asyncio.sleep(max(0.0, began + number / 500 - time.monotonic()))
-        system.send(stamped(time.monotonic()), CHANNEL)
+    with frozen():
+        for number in range(job.count):
+            await asyncio.sleep(max(0.0, began + number / 500 - time.monotonic()))
+            system.send(stamped(time.monotonic()), CHANNEL)
+    sent = time.monotonic() - began
     await asyncio.sleep(0.5)  # what was sent last is on its way
-    return _rate(job.count, began)
+    return Sample(job.count / sent, sent)
 
 
 async def join_and_leave(system: System, job: Job) -> Sample:
-    """Milliseconds in which one subscriber leaves many channels; how long joining took beside it."""
+    """Milliseconds in which one subscriber leaves many channels; joining and publishing to each beside it."""
     channels = [f"channel-{number}" for number in range(job.count)]
-    started = time.perf_counter()
-    streams = await system.join_many(channels)
-    joined = time.perf_counter()
-    await system.leave_all(streams)
-    left = time.perf_counter()
-    return Sample((left - joined) * 1000, left - started, {"join": (joined - started) * 1000})
+    async with broker_channels(system.url) as known:
+        before = await known()
+        started = time.perf_counter()
+        streams = await system.join_many(channels)
+        joined = time.perf_counter()
+        extra = {"join": (joined - started) * 1000}
+        if len(streams) == 1:
+            extra["publish"] = await _publish_to_each(system, channels, [(streams[0], job.count)])
+        leaving = time.perf_counter()
+        await system.leave_all(streams)
+        left = time.perf_counter()
+        if before is not None:
+            while (await known() or 0) > before:  # noqa: ASYNC110 - the broker tells who asks
+                await asyncio.sleep(0.001)
+            extra["until_the_broker_knows"] = (time.perf_counter() - leaving) * 1000
+    return Sample((left - leaving) * 1000, left - started, extra)
 
 
 async def own_channels(system: System, job: Job) -> Sample:
-    """Milliseconds in which as many subscribers leave a channel each; how long joining took beside it."""
+    """Milliseconds in which as many subscribers leave a channel each; joining and publishing to each beside it."""
+    channels = [f"channel-{number}" for number in range(job.count)]
     started = time.perf_counter()
-    streams = [await system.subscribe(f"channel-{number}") for number in range(job.count)]
+    streams = [await system.subscribe(channel) for channel in channels]
     joined = time.perf_counter()
-    await system.leave_all(streams)
+    published = await _publish_to_each(system, channels, [(stream, 1) for stream in streams])
+    leaving = time.perf_counter()
+    count = await _leave(streams)
     left = time.perf_counter()
-    return Sample((left - joined) * 1000, left - started, {"join": (joined - started) * 1000})
+    extra = {"join": (joined - started) * 1000, "publish": published, "left": count}
+    return Sample((left - leaving) * 1000, left - started, extra)
+
+
+async def _leave(streams: Sequence[Stream]) -> int:
+    """Let one after the other leave, and return how many had left when it took too long."""
+    deadline = time.perf_counter() + LEAVING
+    for count, stream in enumerate(streams, 1):
+        await stream.close()
+        if time.perf_counter() > deadline:
+            return count
+    return len(streams)
+
+
+async def _publish_to_each(system: System, channels: Sequence[str], streams: Sequence[tuple[Stream, int]]) -> float:
+    """Return the milliseconds until one event of each channel has been consumed."""
+    takers = [asyncio.create_task(stream.take(count)) for stream, count in streams]
+    await asyncio.sleep(SETTLE)
+    started = time.perf_counter()
+    await asyncio.gather(system.pour_many(payloads(len(channels)), channels), *takers)
+    return (time.perf_counter() - started) * 1000
 
 
 async def join_own_channels(system: System, job: Job) -> Sample:
     """Milliseconds in which as many subscribers join a channel each, one after the other."""
     sample = await own_channels(system, job)
-    return Sample(sample.extra["join"], sample.elapsed, {"leave": sample.value})
+    return Sample(sample.extra["join"], sample.elapsed, {"leave": sample.value, "publish": sample.extra["publish"]})
 
 
 async def idle_memory(system: System, job: Job) -> Sample:
@@ -191,16 +212,18 @@ async def idle_memory(system: System, job: Job) -> Sample:
 
 
 async def idle_cpu(system: System, job: Job) -> Sample:
-    """Per cent of a core that a hundred waiting subscribers of as many channels cost."""
+    """Per cent of a core that a hundred waiting subscribers of as many channels cost, and what they ask the broker."""
     streams = [await system.subscribe(f"idle-{number}") for number in range(job.subscribers)]
     takers = [asyncio.create_task(stream.take(1)) for stream in streams]
     await asyncio.sleep(1)
     job.announce()
-    used, started = time.process_time(), time.perf_counter()
+    sent, used, started = requests_sent(), time.process_time(), time.perf_counter()
     await asyncio.sleep(job.count)
-    percent = (time.process_time() - used) / (time.perf_counter() - started) * 100
+    elapsed, used = time.perf_counter() - started, time.process_time() - used
+    more = requests_sent()
     await _end(takers)
-    return Sample(percent, job.count, {})
+    extra = {} if sent is None or more is None else {"requests_per_s": (more - sent) / elapsed}
+    return Sample(used / elapsed * 100, elapsed, extra)
 
 
 async def history(system: System, job: Job) -> Sample:
@@ -220,31 +243,27 @@ TASKS: Final[dict[str, Task]] = {
     task.__name__: task
     for task in (
         fan_out,
+        crowd,
         feed,
         history,
         idle_cpu,
         idle_memory,
+        idle_memory_lines,
         join_and_leave,
         join_own_channels,
         latency_receive,
         latency_send,
+        outage_receive,
+        outage_send,
         own_channels,
         publish_awaited,
         publish_background,
         publish_concurrently,
+        publish_many,
         receive,
+        through_server,
     )
 }
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest value that so large a share does not exceed (nearest rank)."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
-def _rate(count: int, started: float) -> Sample:
-    elapsed = time.perf_counter() - started
-    return Sample(count / elapsed, elapsed, {})
 
 
 def _settled_memory() -> int:

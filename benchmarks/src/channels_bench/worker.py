@@ -12,12 +12,14 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, TextIO
 
+from channels_bench.jobs import CHANNEL, Job, Sample
+from channels_bench.profiles import profiled
 from channels_bench.systems.base import System
-from channels_bench.tasks import CHANNEL, TASKS, Job, Sample
+from channels_bench.tasks import TASKS
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -48,22 +50,34 @@ def _load(target: str) -> Callable[[str], System]:
 
 def _answer(system: System, request: dict[str, Any], say: Say) -> dict[str, Any]:
     try:
-        sample = asyncio.run(_run(system, request, say))
+        sample = _work(system, request, say)
     except Exception as exc:
         return {"error": f"{type(exc).__name__}: {exc}"[:300]}
     finally:
         gc.collect()
-    return {"value": sample.value, "elapsed": sample.elapsed, "extra": sample.extra}
+    return asdict(sample)
+
+
+def _work(system: System, request: dict[str, Any], say: Say) -> Sample:
+    if request.get("profile"):
+        return profiled(lambda: asyncio.run(_run(system, request, say)))
+    return asyncio.run(_run(system, request, say))
 
 
 async def _run(system: System, request: dict[str, Any], say: Say) -> Sample:
     job = Job(
         count=request["count"],
         subscribers=request["subscribers"],
-        announce=lambda: say({"announced": time.monotonic()}),
+        announce=lambda **facts: say({"announced": facts}),
+        told=lambda: asyncio.to_thread(sys.stdin.readline),
         channel=request.get("channel", CHANNEL),
+        warmup=request.get("warmup", 0),
     )
     await system.start()
+    if request.get("last"):
+        # Nothing is stopped: a system that an outage has broken may never come to an end.
+        say(asdict(await TASKS[request["task"]](system, job)))
+        os._exit(0)
     try:
         return await TASKS[request["task"]](system, job)
     finally:

@@ -19,6 +19,10 @@ class Stream(ABC):
     async def take(self, count: int) -> bytes:
         """Consume so many events in the way that the system's documentation shows; returns the last one's data."""
 
+    async def next_item(self) -> bytes | None:
+        """Return the next event's data, or ``None`` where the system says that events may be missing."""
+        return await self.take(1)
+
     async def close(self) -> None:  # noqa: B027 - a floor has nothing to leave
         """Leave."""
 
@@ -53,6 +57,11 @@ class System(ABC):
         """Publish many in the fastest way of the system's own; returns when they were handed over."""
         for data in events:
             await self.publish(data, channel)
+
+    async def pour_many(self, events: Sequence[bytes], channels: Sequence[str]) -> None:
+        """Publish many, to each channel in turn; returns when they were handed over."""
+        for number, data in enumerate(events):
+            await self.publish(data, channels[number % len(channels)])
 
     async def flush(self) -> None:  # noqa: B027 - most systems have nothing waiting
         """Return when everything that was handed over is accepted."""

@@ -18,9 +18,12 @@ class FastStreamStream(Stream):
         self._wanted = 0
         self._last = b""
         self._done: asyncio.Future[None] | None = None
+        self._items: asyncio.Queue[bytes] | None = None
         self.subscriber: Any = None
 
     async def handle(self, body: bytes) -> None:
+        if self._items is not None:
+            self._items.put_nowait(body)
         self._received += 1
         self._last = body
         if self._done is not None and self._received >= self._wanted and not self._done.done():
@@ -32,6 +35,11 @@ class FastStreamStream(Stream):
             self._done = asyncio.get_running_loop().create_future()
             await self._done
         return self._last
+
+    async def next_item(self) -> bytes | None:
+        if self._items is None:
+            self._items = asyncio.Queue()
+        return await self._items.get()
 
     async def close(self) -> None:
         await self.subscriber.stop()

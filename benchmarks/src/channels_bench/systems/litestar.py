@@ -61,6 +61,13 @@ class Litestar(System):
                 publish(data, channel)
             await asyncio.sleep(0)
 
+    async def pour_many(self, events: Sequence[bytes], channels: Sequence[str]) -> None:
+        publish, many = self._plugin.publish, len(channels)
+        for start in range(0, len(events), BURST):
+            for number, data in enumerate(events[start : start + BURST], start):
+                publish(data, channels[number % many])
+            await asyncio.sleep(0)
+
     async def flush(self) -> None:
         queue: Any = self._plugin._pub_queue
         await queue.join()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar
 
 from channels_bench.systems.base import BURST, Stream, System
-from channels_core import ChannelsPlugin, Event, Subscriber
+from channels_core import ChannelsPlugin, Event, Gap, Subscriber
 
 
 class ChannelsStream(Stream):
     def __init__(self, subscriber: Subscriber) -> None:
         self._subscriber = subscriber
+        self._items: AsyncIterator[Event | Gap] | None = None
 
     async def take(self, count: int) -> bytes:
         async for item in self._subscriber:
@@ -22,6 +23,12 @@ class ChannelsStream(Stream):
             if not count:
                 return item.data
         raise RuntimeError("the stream ended early")
+
+    async def next_item(self) -> bytes | None:
+        if self._items is None:
+            self._items = aiter(self._subscriber)
+        item = await anext(self._items)
+        return item.data if isinstance(item, Event) else None
 
     async def close(self) -> None:
         await self._subscriber.stop()
@@ -57,6 +64,13 @@ class Channels(System):
         for start in range(0, len(events), BURST):
             for data in events[start : start + BURST]:
                 publish(data, channel)
+            await asyncio.sleep(0)
+
+    async def pour_many(self, events: Sequence[bytes], channels: Sequence[str]) -> None:
+        publish, many = self._plugin.publish, len(channels)
+        for start in range(0, len(events), BURST):
+            for number, data in enumerate(events[start : start + BURST], start):
+                publish(data, channels[number % many])
             await asyncio.sleep(0)
 
     async def flush(self) -> None:
