@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from channels_core.testing import RULES, Rule
+from channels_core.testing import RULES
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "conformance.md"
 
@@ -23,8 +23,8 @@ What a backend must keep, and what `channels conformance URL` and `ChannelsBacke
 [Write your own backend](../how-to/write-a-backend.md) shows how to run them.
 
 *Needs* names what a rule requires: a backend with history or without, or hooks of the suite that break the broker.
-Unless it says "one instance" or "several", a rule runs twice: publishing and receiving through one instance, and
-through different ones.
+Every rule runs twice: with one instance, and with several on one broker, where publishing and receiving go through
+different ones (or where another one stands by, if the rule concerns one only).
 After every rule the kit also fails on tasks, warnings and (with `connection_count()`) connections that are left behind.
 """
 
@@ -34,15 +34,9 @@ def render() -> str:
     sections = [HEAD]
     for group, rules in groupby(RULES.values(), key=lambda rule: rule.group):
         sections.append(f"\n## {group.capitalize()}\n\n| rule | promise | needs |\n| --- | --- | --- |\n")
-        sections += [f"| `{rule.id}` | {rule.sentence} | {needs(rule)} |\n" for rule in rules]
+        sections += [f"| `{rule.id}` | {rule.sentence} | {rule.needs} |\n" for rule in rules]
     sections.append(f"\n{len(RULES)} rules.\n")
     return "".join(sections)
-
-
-def needs(rule: Rule) -> str:
-    """Return what a rule needs, and its instances where they are not both."""
-    only = "" if len(rule.instances) > 1 else {"one": "one instance", "several": "several instances"}[rule.instances[0]]
-    return ", ".join(filter(None, (rule.needs, only)))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from memory_subject import MemorySubject
 
 from channels_core.backend import ChannelsBackend
 from channels_core.memory import MemoryChannelsBackend
-from channels_core.testing import RULES
+from channels_core.testing import RULES, Rule, prove
 from channels_core.testing.suite import ChannelsBackendSuite, problems_of
 
 SMALLEST = """
@@ -120,6 +120,34 @@ def test_seven_lines_are_a_suite_and_missing_hooks_are_told(tmp_path: Path) -> N
     assert "3 passed" in lines[-1]
     assert "2 xfailed" in lines[-1]
     assert "skipped" in lines[-1]
+
+
+class Counting(MemorySubject):
+    """Keeps the backends that a rule was given."""
+
+    def __init__(self, *, keeps_history: bool) -> None:
+        self.keeps_history = keeps_history
+        self.made: list[ChannelsBackend] = []
+
+    def make_backend(self) -> ChannelsBackend:
+        self.made.append(super().make_backend())
+        return self.made[-1]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.id)
+def test_every_rule_is_tried_with_several_instances(rule: Rule) -> None:
+    """However little a rule needs another instance, it must hold beside one."""
+    subject = Counting(keeps_history=rule.history is not False)
+    outcome = prove(rule, subject, "several")
+    assert outcome.status in ("passed", "not applicable"), outcome.detail
+    assert len(subject.made) >= 2 or outcome.status == "not applicable"
+
+
+def test_every_rule_is_a_test_with_one_instance_and_with_several() -> None:
+    """The suite runs each rule in both ways."""
+    for rule in RULES.values():
+        (mark,) = getattr(ChannelsBackendSuite, f"test_{rule.id.replace('-', '_')}").pytestmark
+        assert mark.args == ("instances", ("one", "several"))
 
 
 def test_every_rule_has_words_for_people() -> None:

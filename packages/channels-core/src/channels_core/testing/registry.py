@@ -13,14 +13,15 @@ from channels_core.testing.subject import HOOKS, Subject
 if TYPE_CHECKING:
     from channels_core.testing.stage import Stage
 
-__all__ = ("RULES", "Instances", "NotApplicable", "NotProved", "Rule", "RuleBroken", "check", "rule")
+__all__ = ("INSTANCES", "RULES", "Instances", "NotApplicable", "NotProved", "Rule", "RuleBroken", "check", "rule")
 
 Instances = Literal["one", "several"]
 """Whether publishing and receiving go through one instance or through different ones."""
 
 Body = Callable[["Stage"], Awaitable[None]]
 
-_BOTH: Final[tuple[Instances, ...]] = ("one", "several")
+INSTANCES: Final[tuple[Instances, ...]] = ("one", "several")
+"""Every rule is tried in both ways."""
 
 _MARK: Final = "Troubleshooting:"
 
@@ -48,7 +49,6 @@ class Rule(msgspec.Struct, frozen=True):
         body: Tries it.
         history: True: for backends with history. False: for those without. None: for all.
         hooks: What the subject must define.
-        instances: In which ways it runs.
     """
 
     id: str
@@ -58,7 +58,6 @@ class Rule(msgspec.Struct, frozen=True):
     body: Body
     history: bool | None
     hooks: tuple[str, ...]
-    instances: tuple[Instances, ...]
 
     def require(self, subject: Subject) -> None:
         """Raise `NotApplicable` or `NotProved` unless the subject has what the rule needs."""
@@ -79,13 +78,11 @@ RULES: Final[dict[str, Rule]] = {}
 """Every rule by its id, in the order of the documentation."""
 
 
-def rule(
-    *, history: bool | None = None, hooks: tuple[str, ...] = (), instances: tuple[Instances, ...] = _BOTH
-) -> Callable[[Body], Body]:
+def rule(*, history: bool | None = None, hooks: tuple[str, ...] = ()) -> Callable[[Body], Body]:
     """Register a coroutine function as a rule; name, sentence and troubleshooting come from the function."""
 
     def register(body: Body) -> Body:
-        made = _make(body, history, hooks, instances)
+        made = _make(body, history, hooks)
         if made.id in RULES:
             raise ValueError(f"two rules are called {made.id!r}")
         RULES[made.id] = made
@@ -100,13 +97,13 @@ def check(condition: bool, message: str) -> None:
         raise RuleBroken(message)
 
 
-def _make(body: Body, history: bool | None, hooks: tuple[str, ...], instances: tuple[Instances, ...]) -> Rule:
+def _make(body: Body, history: bool | None, hooks: tuple[str, ...]) -> Rule:
     name: str = body.__name__
     sentence, mark, troubleshooting = inspect.cleandoc(body.__doc__ or "").partition(_MARK)
     if not mark or not set(hooks) <= set(HOOKS):
         raise ValueError(f"rule {name!r} needs a docstring with {_MARK!r} and known hooks")
     group = body.__module__.rpartition(".")[2].replace("_", " ")
-    return Rule(name.replace("_", "-"), group, _line(sentence), _line(troubleshooting), body, history, hooks, instances)
+    return Rule(name.replace("_", "-"), group, _line(sentence), _line(troubleshooting), body, history, hooks)
 
 
 def _line(text: str) -> str:

@@ -133,7 +133,7 @@ class Stage:
 
     Attributes:
         subject: The backend and its broker.
-        several: Whether publishing goes through another instance than receiving.
+        several: Whether publishing goes through another instance than receiving, and who is alone has company.
     """
 
     def __init__(self, subject: Subject, *, several: bool) -> None:
@@ -167,6 +167,12 @@ class Stage:
         """Give the publishing and the receiving instance: one and the same, or two."""
         receiving = await self.instance()
         return (await self.instance() if self.several else receiving), receiving
+
+    async def company(self) -> None:
+        """With several instances, start one that stands by: what a rule asks of another one must hold beside it."""
+        if self.several:
+            bystander = await self.instance()
+            await bystander.subscribe(self.channel("-company"))
 
     def channel(self, suffix: str = "") -> str:
         """Give a name that nobody has used before."""

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Final
 import pytest
 
 import channels_core.testing.rules  # noqa: F401 - registers the rules
-from channels_core.testing.registry import RULES, Instances, Rule
+from channels_core.testing.registry import INSTANCES, RULES, Instances, Rule
 from channels_core.testing.runner import Outcome, prove
 from channels_core.testing.subject import MANDATORY_WITH_HISTORY, Subject
 
@@ -140,7 +140,7 @@ def _test_of(rule: Rule) -> Callable[..., None]:
     test.__name__ = _method_name(rule)
     test.__qualname__ = f"{ChannelsBackendSuite.__name__}.{test.__name__}"
     test.__doc__ = rule.sentence
-    return pytest.mark.parametrize("instances", rule.instances)(test)
+    return pytest.mark.parametrize("instances", INSTANCES)(test)
 
 
 for _rule in RULES.values():

@@ -8,16 +8,17 @@ from channels_core.testing.registry import RuleBroken, check, rule
 from channels_core.testing.stage import Stage
 
 
-@rule(instances=("one",))
+@rule()
 async def declarations_match_the_subject(stage: Stage) -> None:
     """`keeps_history` and `max_payload` of the backend are what the test suite declares.
 
     Troubleshooting: set both on the instance in its constructor when they depend on the URL.
     """
-    backend, subject = stage.unstarted().backend, stage.subject
+    backends = [stage.unstarted().backend for _ in range(2 if stage.several else 1)]
     for name in ("keeps_history", "max_payload"):
-        seen, declared = getattr(backend, name), getattr(subject, name)
-        check(seen == declared, f"the backend says {name}={seen!r}, the suite declares {declared!r}")
+        declared = getattr(stage.subject, name)
+        for seen in {getattr(backend, name) for backend in backends}:
+            check(seen == declared, f"the backend says {name}={seen!r}, the suite declares {declared!r}")
 
 
 @rule(history=False)

@@ -31,24 +31,26 @@ async def a_stopped_backend_starts_again(stage: Stage) -> None:
     check(not await receiving.take_until(b"end"), "a subscription survived on_shutdown")
 
 
-@rule(instances=("one",))
+@rule()
 async def a_stopped_backend_starts_in_another_event_loop(stage: Stage) -> None:
     """A backend that was stopped in one event loop works in another one.
 
     Troubleshooting: make locks, queues, pools and clients in `on_startup`.
     """
+    await stage.company()
     instance = stage.unstarted()
     await _use(instance, stage.channel())
     await asyncio.to_thread(asyncio.run, _use(instance, stage.channel()))
     await _use(instance, stage.channel())
 
 
-@rule(instances=("one",))
+@rule()
 async def stopping_is_idempotent(stage: Stage) -> None:
     """`on_shutdown` is legal before the first start, and twice.
 
     Troubleshooting: take the connection out of the attribute first, then close it.
     """
+    await stage.company()
     instance = stage.unstarted()
     await instance.backend.on_shutdown()
     await instance.start()
@@ -56,12 +58,13 @@ async def stopping_is_idempotent(stage: Stage) -> None:
     await instance.backend.on_shutdown()
 
 
-@rule(instances=("one",))
+@rule()
 async def the_stream_is_legal_without_channels(stage: Stage) -> None:
     """`stream_events` may be read before any subscribe, and after the last unsubscribe; it waits.
 
     Troubleshooting: some drivers end or raise when nothing is subscribed; wait for the first name.
     """
+    await stage.company()
     instance = await stage.instance()
     channel = stage.channel()
     await turns(20)
@@ -74,12 +77,13 @@ async def the_stream_is_legal_without_channels(stage: Stage) -> None:
         await turns(20)
 
 
-@rule(instances=("one",))
+@rule()
 async def stopping_ends_the_stream(stage: Stage) -> None:
     """`on_shutdown` makes a stream that is being read raise `BackendConnectionError`.
 
     Troubleshooting: wake the reader when the connection is closed from our side.
     """
+    await stage.company()
     instance = await stage.instance()
     await instance.subscribe(stage.channel())
     await asyncio.wait_for(instance.backend.on_shutdown(), stage.subject.call_timeout)
@@ -102,12 +106,13 @@ async def stopping_one_leaves_the_others_alone(stage: Stage) -> None:
     await staying.take(1)
 
 
-@rule(instances=("one",))
+@rule()
 async def sixteen_reads_and_two_lanes_at_once(stage: Stage) -> None:
     """Sixteen reads, two publishing lanes and the stream at the same time do not mix their answers.
 
     Troubleshooting: one connection per call in flight, or a lock around it.
     """
+    await stage.company()
     instance = await stage.instance()
     channels = stage.channels(16)
     await instance.subscribe(*channels)
@@ -123,12 +128,13 @@ async def sixteen_reads_and_two_lanes_at_once(stage: Stage) -> None:
     check({event.channel for event in events} == set(channels), "events of some channels are missing")
 
 
-@rule(instances=("one",))
+@rule()
 async def a_cancelled_call_does_no_harm(stage: Stage) -> None:
     """After a call was cancelled anywhere in between, the next one gets its own answer.
 
     Troubleshooting: drop the connection of a cancelled call, or its unread answer is taken for the next one's.
     """
+    await stage.company()
     instance = await stage.instance()
     channels = stage.channels(2)
     await instance.subscribe(*channels)
@@ -165,12 +171,13 @@ async def stopping_is_bounded_while_the_broker_is_away(stage: Stage) -> None:
     await receiving.take_until(b"y")
 
 
-@rule(instances=("one",), hooks=("stop_broker", "start_broker"))
+@rule(hooks=("stop_broker", "start_broker"))
 async def starting_without_a_broker_raises(stage: Stage) -> None:
     """`on_startup` raises `BackendConnectionError` while the broker is away, and works when it is back.
 
     Troubleshooting: connect in `on_startup`, with a timeout of your own; close what was opened halfway.
     """
+    await stage.company()
     instance = stage.unstarted()
     async with stage.broker_stopped():
         await stage.fails(instance.backend.on_startup(), "on_startup without a broker")

@@ -175,6 +175,7 @@ async def a_plugin_stops_in_time_while_the_broker_is_away(stage: Stage) -> None:
 
     Troubleshooting: see `stopping-is-bounded-while-the-broker-is-away`.
     """
+    await stage.company()
     channel = stage.channel()
     plugin = make_plugin(stage)
     await plugin.start()

@@ -193,6 +193,7 @@ async def a_plugin_starts_again(stage: Stage) -> None:
 
     Troubleshooting: see `a-stopped-backend-starts-again`.
     """
+    await stage.company()
     plugin, channel = make_plugin(stage), stage.channel()
     for number in range(3):
         async with plugin, plugin.subscribe(channel) as subscriber:
