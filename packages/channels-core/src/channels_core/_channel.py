@@ -60,7 +60,7 @@ class Channel:
             history is read for it, nowhere (``None``) while it lags.
         claims: Joins under way.
         confirmed: Whether the broker confirmed the subscription in this session.
-        opened: Done when it is confirmed; holds the error when the broker refuses it.
+        refused: Why it will never be confirmed.
         held: Live events that wait for the end of opening or repairing, else ``None``.
         repairing: The task that repairs it.
         broken: Streams that were there when the connection broke, and have not been told yet.
@@ -69,6 +69,7 @@ class Channel:
     __slots__ = (
         "_holds",
         "_streams",
+        "_waiters",
         "broken",
         "claims",
         "confirmed",
@@ -77,7 +78,7 @@ class Channel:
         "held",
         "members",
         "name",
-        "opened",
+        "refused",
         "repairing",
     )
 
@@ -88,12 +89,13 @@ class Channel:
         self.claims = 0
         self.confirmed = False
         self.forgotten = False
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.refused: BaseException | None = None
         self.held: deque[Event] | None = deque(maxlen=MAX_HELD)
         self.repairing: asyncio.Task[None] | None = None
         self.broken: set[Backlog] | None = None
         self._streams: tuple[Backlog, ...] | None = None
         self._holds: tuple[Hold, ...] = ()
+        self._waiters: Final[dict[asyncio.Future[None], None]] = {}
 
     @property
     def is_wanted(self) -> bool:
@@ -144,19 +146,32 @@ class Channel:
         if self.confirmed and not keeps_history:
             self.broken = (self.broken or set()) | set(self.members)
         self.confirmed = False
-        if self.opened.done():
-            self.opened = asyncio.get_running_loop().create_future()
         self.hold()
+
+    async def wait_confirmed(self) -> None:
+        """Return when the broker has confirmed it; raises why it never will."""
+        while not self.confirmed:
+            if self.refused is not None:
+                raise self.refused
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters[waiter] = None
+            try:
+                await waiter
+            finally:
+                self._waiters.pop(waiter, None)
 
     def confirm(self) -> None:
         """Let the joins in."""
         self.confirmed = True
-        if not self.opened.done():
-            self.opened.set_result(None)
+        self._wake()
 
     def refuse(self, error: BaseException) -> None:
         """Fail the joins that wait."""
-        if not self.opened.done():
-            self.opened.set_exception(error)
-            self.opened.exception()
-            # marks it as seen: there may be nobody left who waits
+        self.refused = error
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()

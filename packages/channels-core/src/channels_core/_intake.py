@@ -28,7 +28,7 @@ class Intake:
         self.received = 0
         self._route: Final = route
         self._burst: Final = burst
-        self._waiting: list[Event] = []
+        self._waiting: Final[list[Event]] = []
         self._in_burst = False
         self._error: BaseException | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -47,9 +47,8 @@ class Intake:
 
     async def _take(self, stream: AsyncIterator[Event]) -> None:
         loop = asyncio.get_running_loop()
-        most = self._burst - 1
+        waiting, most = self._waiting, self._burst - 1
         async for event in stream:
-            waiting = self._waiting
             if self._in_burst:
                 waiting.append(event)
             else:
@@ -73,6 +72,7 @@ class Intake:
 
     def _hand_on(self) -> None:
         if self._waiting:
-            events, self._waiting = self._waiting, []
+            events = tuple(self._waiting)
+            self._waiting.clear()
             self.received += len(events)
             self._route(events)

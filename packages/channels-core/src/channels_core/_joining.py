@@ -57,13 +57,19 @@ class Joiner:
         try:
             await self._await_ready(channels, starts)
             if all(start is None for start in starts.values()):
-                for channel in channels:
-                    channel.set_member(stream, stream)
-                return {channel.name: channel.head or ORIGIN for channel in channels}
+                return _follow_from_now(stream, channels)
             return await self._join_with_history(stream, channels, starts)
         finally:
             for channel in channels:
                 self._router.unclaim(channel)
+
+    def join_open(self, stream: Backlog, starts: Mapping[str, Start]) -> dict[str, Position] | None:
+        """Do what `join` does where there is nothing to wait for; else do nothing and return ``None``."""
+        channels = [channel for name in starts if (channel := self._router.channel(name)) is not None]
+        open_ones = len(channels) == len(starts) and all(channel.confirmed for channel in channels)
+        if not open_ones or any(start is not None for start in starts.values()):
+            return None
+        return _follow_from_now(stream, channels)
 
     def leave(self, stream: Backlog, names: Collection[str]) -> None:
         """Take a stream out of channels; local and immediate."""
@@ -99,14 +105,14 @@ class Joiner:
     async def _await_ready(self, channels: Sequence[Channel], starts: Mapping[str, Start]) -> None:
         """Return when the broker confirmed all of them and no ``after`` is ahead of its channel's head."""
         for channel in channels:
-            await _await_confirmed(channel)
+            await channel.wait_confirmed()
         for channel in channels:
             start = starts[channel.name]
             if isinstance(start, Position):
                 await self._catch_up_with(channel, start)
         while not all(channel.confirmed for channel in channels):
             for channel in channels:
-                await _await_confirmed(channel)
+                await channel.wait_confirmed()
 
     async def _catch_up_with(self, channel: Channel, after: Position) -> None:
         """Repair a channel whose head may lie behind a position that another process gave out."""
@@ -114,7 +120,7 @@ class Joiner:
             if is_within(after, channel.head or ORIGIN):
                 return
             await asyncio.wait((self._router.repair(channel),))
-            await _await_confirmed(channel)
+            await channel.wait_confirmed()
 
     async def _join_with_history(
         self, stream: Backlog, channels: Sequence[Channel], starts: Mapping[str, Start]
@@ -227,13 +233,10 @@ class Joiner:
             return History((), ORIGIN)
 
 
-async def _await_confirmed(channel: Channel) -> None:
-    while not channel.confirmed:
-        opened = channel.opened
-        if not opened.done():
-            await asyncio.wait((opened,))
-        if (error := opened.exception()) is not None:
-            raise error
+def _follow_from_now(stream: Backlog, channels: Sequence[Channel]) -> dict[str, Position]:
+    for channel in channels:
+        channel.set_member(stream, stream)
+    return {channel.name: channel.head or ORIGIN for channel in channels}
 
 
 async def _gather(reads: Iterable[Coroutine[None, None, Front]]) -> list[Front]:

@@ -87,11 +87,14 @@ class Lane(ABC, Generic[T]):
     @abstractmethod
     def _next_batch(self) -> list[Publication]: ...
 
-    def _take(self, data_of: Callable[[T], bytes]) -> list[T]:
+    @abstractmethod
+    def _sizes(self, waiting: list[T]) -> list[int]: ...
+
+    def _take(self) -> list[T]:
         """Take out of the queue what fits into one batch."""
         queue = self.queue
         taken = [queue.popleft() for _ in range(min(len(queue), MAX_BATCH_EVENTS))]
-        sizes = [len(data_of(each)) for each in taken]
+        sizes = self._sizes(taken)
         if sum(sizes) > MAX_BATCH_BYTES:
             fitting = max(1, sum(size <= MAX_BATCH_BYTES for size in itertools.accumulate(sizes)))
             queue.extendleft(reversed(taken[fitting:]))
@@ -145,10 +148,13 @@ class BackgroundLane(Lane[tuple[bytes, tuple[str, ...]]]):
         self._number = 0
 
     def _next_batch(self) -> list[Publication]:
-        taken = self._take(_first)
+        taken = self._take()
         name, first = self.name, self._number + 1
         self._number += len(taken)
         return [Publication(data, channels, (name, n)) for n, (data, channels) in enumerate(taken, first)]
+
+    def _sizes(self, waiting: list[tuple[bytes, tuple[str, ...]]]) -> list[int]:
+        return [len(data) for data, _ in waiting]
 
 
 class AwaitedLane(Lane[Publication]):
@@ -186,15 +192,10 @@ class AwaitedLane(Lane[Publication]):
                 receipt.set_exception(error)
 
     def _next_batch(self) -> list[Publication]:
-        return self._take(_data_of)
+        return self._take()
+
+    def _sizes(self, waiting: list[Publication]) -> list[int]:
+        return [len(publication.data) for publication in waiting]
 
     def _wanted(self, batch: list[Publication]) -> list[Publication]:
         return [publication for publication in batch if publication.key in self._receipts]
-
-
-def _first(waiting: tuple[bytes, tuple[str, ...]]) -> bytes:
-    return waiting[0]
-
-
-def _data_of(publication: Publication) -> bytes:
-    return publication.data

@@ -143,8 +143,10 @@ class Runtime:
         async with subscriber._join_lock() if shared else nullcontext():
             self._check_running()
             new = {name: start for name, start in starts.items() if name not in subscriber._seen}
-            joining = self._joiner.join(subscriber._backlog, new)
-            begins = await self._in_time(joining, "the broker did not confirm the subscription")
+            begins = self._joiner.join_open(subscriber._backlog, new)
+            if begins is None:
+                joining = self._joiner.join(subscriber._backlog, new)
+                begins = await self._in_time(joining, "the broker did not confirm the subscription")
             if subscriber.ended or self.is_stopping or self._is_draining:
                 self._joiner.leave(subscriber._backlog, new)
                 subscriber._backlog.discard(new)
