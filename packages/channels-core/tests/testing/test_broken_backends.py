@@ -126,7 +126,7 @@ MORE = {
         "one-shot-iterators-reach-every-channel",
     ],
     histories.CreatesByReading: ["reading-creates-nothing"],
-    histories.GivesTheOldest: ["history-gives-the-newest-up-to-a-limit"],
+    histories.GivesTheOldest: ["history-gives-the-newest-up-to-a-limit", "joins-are-exact"],
     histories.GivesTheNewest: [
         "after-gives-the-oldest-that-follow",
         "the-origin-is-before-everything",
@@ -155,7 +155,6 @@ MORE = {
         "queued-events-survive-a-break",
     ],
     histories.LagsBehind: [
-        "joins-are-exact",
         "a-resume-is-exact",
         "who-asks-for-no-history-gets-none",
         "a-resume-behind-trimmed-history-says-what-is-missing",
