@@ -1,17 +1,18 @@
-"""Started backends for the tests of this folder."""
+"""Started backends, and a server with users, for the tests of this folder."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from channels_core.registry import create_backend
 from channels_core.testing.stage import Instance
+from channels_harness import RedisServer
 from channels_harness.brokers import backend_url
 
 DEADLINE: Final = 20.0
@@ -44,3 +45,23 @@ async def start() -> AsyncIterator[Callable[[str], Awaitable[Instance]]]:
 def streams_url(redis_url: str) -> str:
     """The URL of the stream backend on the broker of this run."""
     return backend_url(redis_url, "streams", history=100)
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[RedisServer]:
+    """A server with users of different rights and no open door."""
+    with RedisServer("redis70") as server:
+        yield server
+
+
+@pytest.fixture
+def user(guarded: RedisServer) -> Callable[..., str]:
+    """Give the URL of a user with these rights."""
+
+    def give(*rules: str, variant: str = "") -> str:
+        with guarded.client() as client:
+            execute: Any = client.execute_command
+            execute("ACL", "SETUSER", "someone", "reset", "on", ">secret", *rules)
+        return backend_url(f"redis://someone:secret@127.0.0.1:{guarded.port}/0", variant)
+
+    return give

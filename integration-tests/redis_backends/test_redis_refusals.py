@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from channels_core.advice import advise
 from channels_core.backend import ChannelsBackend, Publication
-from channels_core.cli._app import channels
 from channels_core.exceptions import BackendConnectionError, BackendError
 from channels_core.registry import create_backend
 from channels_harness import RedisSentinel, RedisServer
+from channels_harness.binaries import RedisFlavour
 from channels_harness.brokers import backend_url
 
 BOTH = pytest.mark.parametrize("variant", ["", "streams"])
 Give = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[RedisServer]:
-    """A server with users of different rights and no open door."""
-    with RedisServer("redis70") as server:
-        yield server
-
-
-@pytest.fixture
-def user(guarded: RedisServer) -> Give:
-    """Give the URL of a user with these rights."""
-
-    def give(*rules: str, variant: str = "") -> str:
-        with guarded.client() as client:
-            execute: Any = client.execute_command
-            execute("ACL", "SETUSER", "someone", "reset", "on", ">secret", *rules)
-        return backend_url(f"redis://someone:secret@127.0.0.1:{guarded.port}/0", variant)
-
-    return give
 
 
 async def refusal(url: str, error: type[Exception] | tuple[type[Exception], ...] = BackendError) -> str:
@@ -153,10 +132,14 @@ async def test_a_cluster_that_is_none(guarded: RedisServer, variant: str) -> Non
     assert "use a redis:// URL" in await refusal(url)
 
 
-async def test_a_single_server_that_is_a_cluster() -> None:
-    """Streams need to know the slots, so a node alone is refused with the URL to use."""
-    with RedisServer("redis70", options={"cluster-enabled": "yes"}) as server:
-        assert "redis+cluster://" in await refusal(f"redis+streams://127.0.0.1:{server.port}")
+@pytest.mark.parametrize("flavour", ["redis70", "valkey9"])
+@pytest.mark.parametrize("protocol", [2, 3])
+@BOTH
+async def test_a_single_server_that_is_a_cluster(variant: str, protocol: int, flavour: RedisFlavour) -> None:
+    """A node alone is refused with the URL to use: who publishes to it would not reach the cluster's subscribers."""
+    with RedisServer(flavour, options={"cluster-enabled": "yes"}) as server:
+        url = backend_url(f"redis://127.0.0.1:{server.port}", variant, protocol=protocol)
+        assert "redis+cluster://" in await refusal(url)
 
 
 async def test_sentinels_that_are_none(guarded: RedisServer) -> None:
@@ -214,10 +197,3 @@ async def test_tls_where_none_is_expected() -> None:
     """A plain connection to a TLS port gets the hint to use rediss://."""
     with RedisServer("redis70", tls=True) as server:
         assert "rediss://" in await refusal(f"redis://127.0.0.1:{server.port}", BackendConnectionError)
-
-
-def test_the_doctor_says_it_in_words(guarded: RedisServer) -> None:
-    """`channels doctor` shows the step that failed and what to do."""
-    result = CliRunner().invoke(channels, ["doctor", f"redis://127.0.0.1:{guarded.port}/99"])
-    assert result.exit_code == 1
-    assert "no such database" in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from abc import abstractmethod
 from collections import defaultdict
@@ -16,7 +17,7 @@ from channels_redis._errors import Redirect, explain_loss
 from channels_redis._names import checked_prefix
 from channels_redis._node import Node
 from channels_redis._receiver import PLAIN, SHARDED, Inbox, ReceivingWire
-from channels_redis._settings import AnySettings, ClusterSettings
+from channels_redis._settings import AnySettings, ClusterSettings, ServerSettings
 from channels_redis._settle import settle
 from channels_redis._topology import Cluster, Topology, make_topology
 from channels_redis._wire import Wire, pack
@@ -145,7 +146,17 @@ class RedisBackend(ChannelsBackend):
 
     async def _greet(self, wire: Wire) -> None:
         """Say on a new command connection what has to be said first."""
-        raise_refusal(await wire.call(pack(b"PING"), 1))
+        await self._introduce(wire, pack(b"PING"))
+
+    async def _introduce(self, wire: Wire, *commands: bytes) -> None:
+        """Run commands that must not be refused, and look what kind of server it is.
+
+        Plain Pub/Sub would work on a node of a cluster, but nobody who uses the cluster's URL would ever hear of it.
+        """
+        *replies, hello = await wire.call(b"".join((*commands, pack(b"HELLO"))), len(commands) + 1)
+        raise_refusal(replies)
+        if _read_mode(hello) == "cluster" and isinstance(self._settings, ServerSettings):
+            raise BackendError(f"redis at {wire.address} is a node of a cluster: use a redis+cluster:// URL")
 
     def _started(self) -> Session:
         if self._session is None:
@@ -208,6 +219,14 @@ def split_outcomes(counts: Sequence[int], replies: Sequence[object]) -> list[Bac
         next((reply for reply in [next(rest) for _ in range(count)] if isinstance(reply, BackendError)), None)
         for count in counts
     ]
+
+
+def _read_mode(hello: object) -> str | None:
+    """Return the mode that a server names in its answer to ``HELLO``, which needs no right; ``None`` for no answer."""
+    pairs = [*itertools.chain.from_iterable(hello.items())] if isinstance(hello, dict) else hello
+    if not isinstance(pairs, list) or b"mode" not in pairs[::2]:
+        return None
+    return bytes(pairs[pairs[::2].index(b"mode") * 2 + 1]).decode("utf-8", "replace")
 
 
 def raise_refusal(replies: Iterable[object]) -> None:

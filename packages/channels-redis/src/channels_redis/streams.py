@@ -22,7 +22,7 @@ from channels_redis._names import DEFAULT_PREFIX
 from channels_redis._node import learn_facts
 from channels_redis._runs import ChannelKeys, Run, group_runs, make_keys, pack_runs
 from channels_redis._scripts import BORDER, OUT_OF_ORDER, PUBLISH, READ
-from channels_redis._settings import AnyRedis, AnySettings, ServerSettings, borrow, database_of
+from channels_redis._settings import AnyRedis, AnySettings, borrow, database_of
 from channels_redis._url import DRIVER_PARAMETERS, StreamOptions, read_settings
 from channels_redis._wire import Reply, Wire, pack, pack_words
 
@@ -170,10 +170,8 @@ class RedisChannelsStreamBackend(RedisBackend):
         return replies
 
     async def _greet(self, wire: Wire) -> None:
-        raise_refusal(await wire.call(pack(b"SCRIPT", b"LOAD", PUBLISH.text) + pack(b"SCRIPT", b"LOAD", READ.text), 2))
+        await self._introduce(wire, pack(b"SCRIPT", b"LOAD", PUBLISH.text), pack(b"SCRIPT", b"LOAD", READ.text))
         await self._learn(wire)
-        if wire.facts.get("redis_mode") == "cluster" and isinstance(self._settings, ServerSettings):
-            raise BackendError(f"redis at {wire.address} is a node of a cluster: use a redis+cluster:// URL")
 
     async def _learn(self, wire: Wire) -> None:
         await learn_facts(wire, "server", "replication")
