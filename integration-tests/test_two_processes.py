@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import pytest
 
+from channels_core.testing import FaultSchedule
 from channels_harness.brokers import backend_url, start_broker
-from channels_harness.faults import FAULTS, Target
+from channels_harness.faults import FAULTS, Fault, Target
 from channels_harness.results import record
 from channels_harness.twoprocess import Pair, Setup, Verdict
 
@@ -20,6 +22,9 @@ HISTORY: Final = 5_000
 
 SINGLE: Final = ("cut", "cut-publisher", "restart", "stop", "half-open")
 GROUP: Final = ("cut", "stop", "failover")
+
+
+SEEDS: Final = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,10 @@ def cases() -> Iterator[Case]:
             yield Case(f"{name}+history", server, streams, fault, history=True)
 
 
+def name(case: Case) -> str:
+    return case.name
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("case", list(cases()), ids=str)
 async def test_nothing_is_lost_silently(case: Case) -> None:
@@ -85,6 +94,50 @@ async def test_nothing_is_lost_silently(case: Case) -> None:
             verdict = await pair.finish()
         report(case, broker.version, verdict, verdict.recovery(moments.broken, moments.mended))
         judge(case, verdict)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seed", SEEDS, ids="seed{}".format)
+@pytest.mark.parametrize("case", [case for case in cases() if case.fault == "stop" and not case.loses_memory], ids=name)
+async def test_several_faults_in_an_order_that_a_seed_decides(case: Case, seed: int) -> None:
+    """However faults follow each other, all events come once and in order, or lie inside announced gaps."""
+    schedule = FaultSchedule.plan(seed, ("cut", "cut-publisher", "kill", "freeze"), count=4, within=3.0)
+    with ExitStack() as stack:
+        broker = await asyncio.to_thread(start_broker, case.server, stack)
+        target = Target(broker, Setup("").probe)
+        async with Pair.started(Setup(case.url(broker.url))) as pair:
+            await pair.received(1_000)
+            await schedule.run(actions(target, pair, stack))
+            verdict = await pair.finish()
+    try:
+        verdict.verify(history=case.history)
+        if case.history:
+            verdict.verify_complete()
+    except AssertionError as exc:
+        exc.add_note(f"seed {seed}: {schedule}")
+        raise
+
+
+def actions(target: Target, pair: Pair, stack: ExitStack) -> dict[str, Callable[[float], Awaitable[None]]]:
+    """Return the faults of a schedule, which decides how long they last."""
+
+    async def run(fault: Fault, _: float) -> None:
+        # A client that is between two connections cannot be cut, and that is no reason to stop here.
+        with suppress(AssertionError):
+            await fault(target, pair, stack)
+
+    async def kill(lasts: float) -> None:
+        await asyncio.to_thread(target.server.kill)
+        await asyncio.sleep(lasts)
+        await asyncio.to_thread(target.server.start)
+
+    async def freeze(lasts: float) -> None:
+        target.server.pause()
+        await asyncio.sleep(lasts)
+        target.server.resume()
+
+    cuts = {fault: partial(run, FAULTS[fault]) for fault in ("cut", "cut-publisher")}
+    return {**cuts, "kill": kill, "freeze": freeze}
 
 
 def judge(case: Case, verdict: Verdict) -> None:

@@ -19,17 +19,17 @@ Tell = Callable[[str], None]
 """Takes a line for people."""
 
 _SECTION_TIMEOUT: Final = 900.0
-"""Seconds for all that a run does of a section, which should take less than 600; only against hanging."""
+"""Seconds for all steps of a section, which should take less than 600; only against hanging."""
 
 
 def run_section(section: Section, state: State, tell: Tell) -> bool:
     """Run the steps that have not passed on this commit; return whether all of them have now."""
-    deadline = time.monotonic() + _SECTION_TIMEOUT
     missing = [step for step in section.steps if not _has_passed(state, section, step)]
     try:
         # Only where it is needed: preparing may take minutes, and a resume must not repeat it for nothing.
         with ExitStack() as stack:
             environment = stack.enter_context(section.prepare()) if missing and not STOPPING.is_set() else {}
+            deadline = time.monotonic() + _SECTION_TIMEOUT
             for step in missing:
                 if STOPPING.is_set():
                     break

@@ -86,7 +86,8 @@ def sections() -> list[Section]:
         *(_on_server("postgres", server) for server in POSTGRES_SERVERS),
         Section("drivers-redis", tuple(_driver_steps("redis", "channels-redis", "redis_backends")), _nothing),
         Section("drivers-psycopg", tuple(_driver_steps("psycopg", "channels-postgres", "postgres")), _nothing),
-        *(Section(f"faults-{name}", _thrice((_TWO_PROCESSES, "-k", name)), _nothing, waits=True) for name in FAULTS),
+        *(Section(f"faults-{name}", _thrice(_faults(name)), _nothing, waits=True) for name in FAULTS),
+        Section("faults-by-seed", tuple(_seeds()), _nothing, waits=True),
         Section("page", _thrice((_PAGE,)), _chromium),
         Section("idle", _thrice(("integration-tests/test_idleness.py",)), _nothing, waits=True),
         Section("other-integration", _thrice(_others()), _nothing),
@@ -114,6 +115,16 @@ def _on_server(broker: str, server: str) -> Section:
 
 def _thrice(target: tuple[str, ...], proof: str = "") -> tuple[Step, ...]:
     return _repeats(target, range(101, 104), proof)
+
+
+def _faults(name: str) -> tuple[str, ...]:
+    return _TWO_PROCESSES, "-k", f"nothing_is_lost and {name}"
+
+
+def _seeds() -> Iterator[Step]:
+    """Repeat the test of several faults in other orders instead of in the same ones."""
+    for seed in range(3):
+        yield Step(f"seed {seed}", (_TWO_PROCESSES, "-k", f"several_faults and seed{seed}"))
 
 
 def _others() -> tuple[str, ...]:
