@@ -24,12 +24,14 @@ REDIS_SERVERS: Final = {
 POSTGRES_SERVERS: Final = {"postgres18": r"PostgreSQL 18\.", "postgres15": r"PostgreSQL 15\."}
 """What the header says of each server when it is the one that was asked for."""
 
-NEWEST: Final = ("valkey9", "postgres18")
+NEWEST: Final = {"redis": "valkey9", "postgres": "postgres18"}
+"""Named in every step: without, a URL in the environment or a Docker engine would come first."""
 
 FAULTS: Final = ("redis", "asyncpg", "psycopg", "cluster", "sentinel")
 """Cases of the fault test, by the beginning of their names."""
 
 _TWO_PROCESSES: Final = "integration-tests/test_two_processes.py"
+_IDLENESS: Final = "integration-tests/test_idleness.py"
 _PAGE: Final = "packages/channels-litestar/tests/test_page.py"
 _MEMORY_KIT: Final = "packages/channels-core/tests/testing/test_memory_conformance.py"
 
@@ -78,20 +80,20 @@ class Section:
 
 
 def sections() -> list[Section]:
-    """Return all sections in the order in which they run."""
+    """Return all sections, the long ones first, so that no worker is left with one at the end."""
     return [
-        *_unit_sections(),
-        Section("kit-memory", _repeats((_MEMORY_KIT,), range(1, 21)), _nothing),
-        *(_on_server("redis", server) for server in REDIS_SERVERS),
+        Section("testcontainers", tuple(_container_steps()), engine),
         *(_on_server("postgres", server) for server in POSTGRES_SERVERS),
-        Section("drivers-redis", tuple(_driver_steps("redis", "channels-redis", "redis_backends")), _nothing),
-        Section("drivers-psycopg", tuple(_driver_steps("psycopg", "channels-postgres", "postgres")), _nothing),
+        *_unit_sections(),
+        Section("drivers-redis", tuple(_driver_steps("redis", "channels-redis", "redis_backends")), _debian_servers),
+        Section("drivers-psycopg", tuple(_driver_steps("psycopg", "channels-postgres", "postgres")), _debian_servers),
+        *(_on_server("redis", server) for server in REDIS_SERVERS),
+        Section("other-integration", _thrice(_others()), _nothing),
+        Section("page", _thrice((_PAGE,)), _chromium),
+        Section("kit-memory", _repeats((_MEMORY_KIT,), range(1, 21)), _nothing),
+        Section("idle", _thrice((_IDLENESS, *_servers())), _nothing, waits=True),
         *(Section(f"faults-{name}", _thrice(_faults(name)), _nothing, waits=True) for name in FAULTS),
         Section("faults-by-seed", tuple(_seeds()), _nothing, waits=True),
-        Section("page", _thrice((_PAGE,)), _chromium),
-        Section("idle", _thrice(("integration-tests/test_idleness.py",)), _nothing, waits=True),
-        Section("other-integration", _thrice(_others()), _nothing),
-        Section("testcontainers", tuple(_container_steps()), engine),
     ]
 
 
@@ -106,11 +108,16 @@ def _on_server(broker: str, server: str) -> Section:
     """Run a distribution's suite on a server, thrice on the newest, which is what the integration tests take."""
     folder = "redis_backends" if broker == "redis" else "postgres"
     versions = REDIS_SERVERS if broker == "redis" else POSTGRES_SERVERS
-    target = (f"integration-tests/{folder}", f"--{broker}={server}")
+    target = (f"integration-tests/{folder}", *_servers(**{broker: server}))
     proof = f"^{broker} broker: {versions[server]}"
-    if server in NEWEST:
+    if server == NEWEST[broker]:
         return Section(f"kit-{server}", _thrice(target, proof), _debian_servers)
     return Section(f"kit-{server}", (Step("all", (*target, *_OWN_SERVERS), proof=proof),), _debian_servers)
+
+
+def _servers(**choices: str) -> tuple[str, ...]:
+    """Return the options that choose the servers, the newest where nothing else is said."""
+    return tuple(f"--{broker}={server}" for broker, server in (NEWEST | choices).items())
 
 
 def _thrice(target: tuple[str, ...], proof: str = "") -> tuple[Step, ...]:
@@ -118,20 +125,19 @@ def _thrice(target: tuple[str, ...], proof: str = "") -> tuple[Step, ...]:
 
 
 def _faults(name: str) -> tuple[str, ...]:
-    return _TWO_PROCESSES, "-k", f"nothing_is_lost and {name}"
+    return _TWO_PROCESSES, *_servers(), "-k", f"nothing_is_lost and {name}"
 
 
 def _seeds() -> Iterator[Step]:
     """Repeat the test of several faults in other orders instead of in the same ones."""
     for seed in range(3):
-        yield Step(f"seed {seed}", (_TWO_PROCESSES, "-k", f"several_faults and seed{seed}"))
+        yield Step(f"seed {seed}", (_TWO_PROCESSES, *_servers(), "-k", f"several_faults and seed{seed}"))
 
 
 def _others() -> tuple[str, ...]:
     """Return the modules of the integration tests that no other section runs."""
-    elsewhere = {_TWO_PROCESSES, "integration-tests/test_idleness.py"}
     modules = (f"integration-tests/{path.name}" for path in sorted((ROOT / "integration-tests").glob("test_*.py")))
-    return tuple(module for module in modules if module not in elsewhere)
+    return *(module for module in modules if module not in (_TWO_PROCESSES, _IDLENESS)), *_servers()
 
 
 def _repeats(target: tuple[str, ...], seeds: range, proof: str = "") -> tuple[Step, ...]:
@@ -145,7 +151,7 @@ def _driver_steps(driver: str, distribution: str, folder: str) -> Iterator[Step]
     for name, requirement in versions.items():
         yield Step(
             f"{driver} {name}",
-            (f"integration-tests/{folder}", "-k", "psycopg" if driver == "psycopg" else ""),
+            (f"integration-tests/{folder}", *_servers(), "-k", "psycopg" if driver == "psycopg" else ""),
             python=partial(make_environment, f"{driver}-{name.replace(' ', '-')}", [requirement], loose),
         )
 
