@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="append", default=[], metavar="NAME",
         help="only workloads whose names begin so ('redis', 'redis/publish'); the others keep their results",
     )  # fmt: skip
-    parser.add_argument("--repeats", type=int, default=4, help="rounds of each workload (default: 4)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of each workload at most (default: 5)")
     parser.add_argument(
         "--profile", action=argparse.BooleanOptionalAction, default=None,
         help="profile what misses its goal, for the page (default: unless --quick)",

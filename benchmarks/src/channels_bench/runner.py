@@ -16,7 +16,7 @@ from channels_bench.processes import Pool, WorkerError
 
 __all__ = ("Runner",)
 
-CALIBRATIONS: Final = 3
+CALIBRATIONS: Final = 2
 """Rounds at most that look for the number of events; they warm up as well and do not count."""
 
 GROWTH: Final = 50.0
