@@ -66,10 +66,18 @@ class HistorySuite(PostgresSuite):
         await self._execute("TRUNCATE channels.records, channels.lanes, channels.events")
 
     async def trim(self, channel: str, keep: int) -> None:
+        name = channel.encode("utf-8", "surrogatepass")
+        of_channel = " channels.records AS r WHERE r.channel = %s AND e.channel = r.channel AND"
         await self._execute(
-            "DELETE FROM channels.events AS e USING channels.records AS r"
-            ' WHERE r.channel = %s AND e.channel = r.channel AND e."offset" <= r.top - %s',
-            channel.encode("utf-8", "surrogatepass"),
+            f"DELETE FROM channels.events AS e USING {of_channel} e.last_offset <= r.top - %s", name, keep
+        )
+        await self._execute(
+            "UPDATE channels.events AS e SET first_offset = r.top - %s + 1,"
+            " payloads = payloads[r.top - %s + 2 - e.first_offset :]"
+            f" FROM {of_channel} e.first_offset <= r.top - %s",
+            keep,
+            keep,
+            name,
             keep,
         )
 

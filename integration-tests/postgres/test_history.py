@@ -26,6 +26,7 @@ from channels_harness.admin import PostgresAdmin
 from channels_harness.brokers import Broker
 from channels_postgres._backend import PostgresChannelsBackend
 from channels_postgres._log import LogSession
+from channels_postgres._reader import PAGE_EVENTS
 
 from .support import DEADLINE, MakeBackend, Reader
 
@@ -252,7 +253,7 @@ def age(admin: PostgresAdmin, channel: str, seconds: int, *, below: int) -> None
     with admin.connect() as connection:
         connection.execute(
             "UPDATE channels.events SET stored_at = stored_at - make_interval(secs => %s)"
-            ' WHERE channel = %s AND "offset" < %s',
+            " WHERE channel = %s AND last_offset < %s",
             [seconds, channel.encode(), below],
         )
 
@@ -280,7 +281,7 @@ def stored(admin: PostgresAdmin, channel: str) -> list[int]:
     """Return the offsets that the table has."""
     with admin.connect() as connection:
         rows = connection.execute(
-            'SELECT "offset" FROM channels.events WHERE channel = %s ORDER BY 1', [channel.encode()]
+            "SELECT last_offset FROM channels.events WHERE channel = %s ORDER BY 1", [channel.encode()]
         ).fetchall()
     return [offset for (offset,) in rows]
 
@@ -403,13 +404,14 @@ async def test_a_wake_up_between_two_pages_is_not_forgotten(
     """What commits while a pass of several pages is read comes right after it, not with the fallback poll."""
     backend = await make_backend(history=10_000)
     await backend.subscribe([channel])
-    for first in (0, 1_000):
+    for first in range(0, PAGE_EVENTS + 1, 1_000):
         await backend.publish_batch([Publication(b"%d" % number, (channel,)) for number in range(first, first + 1_000)])
+    last = first + 999
     stream = backend.stream_events()
     async with asyncio.timeout(DEADLINE):
         assert (await anext(stream)).data == b"0"
         async with await psycopg.AsyncConnection.connect(postgres_url) as connection:
             await connection.execute("SELECT channels.publish(%s, 'late')", [channel])
         await backend.subscribe([f"{channel}-other"])  # a round trip: the notification is here
-        received = [(await anext(stream)).data for _ in range(2_000)]
-    assert received[-2:] == [b"1999", b"late"]
+        received = [(await anext(stream)).data for _ in range(last + 1)]
+    assert received[-2:] == [b"%d" % last, b"late"]

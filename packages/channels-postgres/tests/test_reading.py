@@ -55,20 +55,20 @@ def test_snapshots_show_what_had_ended(text: str, shown: list[int], hidden: list
 
 
 def test_portions_keep_order_and_lanes_apart() -> None:
-    """One statement has one lane; what does not ascend in its channel and lane is left out."""
+    """One statement has one lane and each channel once; what does not ascend in its channel and lane is left out."""
     batch = [
         Publication(b"1", ("a", "b", "a"), ("x", 1)),
         Publication(b"again", ("a",), ("x", 1)),
         Publication(b"2", ("a",), ("x", 2)),
         Publication(b"3", ("a",), ("y", 1)),
-        Publication(b"4", ("a",)),
+        Publication(b"4", ("a", "a")),
         Publication(b"4", ("a",)),
     ]
-    found = [(each.lane, each.names, each.numbers, each.payloads) for each in portions_of(batch)]
+    found = [(each.lane, each.names, each.ends, each.numbers, each.payloads) for each in portions_of(batch)]
     assert found == [
-        ("x", [b"a", b"b", b"a"], [1, 1, 2], [b"1", b"1", b"2"]),
-        ("y", [b"a"], [1], [b"3"]),
-        ("", [b"a", b"a"], [0, 0], [b"4", b"4"]),
+        ("x", [b"a", b"b"], [2, 3], [1, 2, 1], [b"1", b"2", b"1"]),
+        ("y", [b"a"], [1], [1], [b"3"]),
+        ("", [b"a"], [2], [0, 0], [b"4", b"4"]),
     ]
 
 
@@ -77,7 +77,7 @@ def test_portions_do_not_grow_without_end() -> None:
     channels = tuple(f"c{number}" for number in range(100))
     portions = list(portions_of([Publication(bytes(1024 * 1024), channels, ("x", 1))]))
     assert len(portions) > 1
-    assert all(portion.size <= PORTION_BYTES + 1024 * 1024 for portion in portions)
+    assert all(sum(map(len, portion.payloads)) <= PORTION_BYTES + 1024 * 1024 for portion in portions)
     assert [name for portion in portions for name in portion.names] == [name.encode() for name in channels]
 
 

@@ -6,7 +6,7 @@ import pytest
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.types.array import ListBinaryDumper
 
-from channels_postgres._wire import encode_argument
+from channels_postgres._wire import decode_bytes, encode_argument
 
 
 @pytest.mark.parametrize("value", [b"", b"\0\xff", "", "ü", 0, -1, 2**62, 1.5])
@@ -25,3 +25,9 @@ def test_arrays_are_written_as_psycopg_does(value: list[bytes] | list[str] | lis
     expected = ListBinaryDumper(list, Transformer())
     dumper = expected.upgrade(value, PyFormat.BINARY)
     assert encode_argument(value) == dumper.dump(value)
+
+
+@pytest.mark.parametrize("value", [[b"a", b"", b"\0\xff"], [b""]])
+def test_arrays_of_bytes_are_read_as_they_are_written(value: list[bytes]) -> None:
+    """What the server sends has the form of what it is sent."""
+    assert decode_bytes(encode_argument(value)) == value

@@ -106,9 +106,13 @@ class PostgresChannelsBackend(ChannelsBackend):
     async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
         """Publish in one transaction whatever is not refused beforehand: all of it is accepted, or all refused."""
         session = self._started()
-        outcomes = [self._refusal(publication) for publication in batch]
+        outcomes = self._judge(batch)
+        if any(outcomes):
+            accepted = [each for each, refused in zip(batch, outcomes, strict=True) if refused is None]
+        else:
+            accepted = list(batch)
         try:
-            await session.publish([each for each, refused in zip(batch, outcomes, strict=True) if refused is None])
+            await session.publish(accepted)
         except BackendError as exc:
             return [refused or exc for refused in outcomes]
         return outcomes
@@ -167,12 +171,21 @@ class PostgresChannelsBackend(ChannelsBackend):
     async def get_tops(self, channels: Sequence[str]) -> dict[str, Position]:
         return await self._started().get_tops(channels)
 
+    def _judge(self, batch: Sequence[Publication]) -> list[BackendError | None]:
+        """Return who is refused beforehand; the names are looked at once, and not for each event."""
+        limit = self._options.max_payload
+        suspects = {channels for channels in {each.channels for each in batch} if self._has_long_name(channels)}
+        return [self._refusal(each) if len(each.data) > limit or each.channels in suspects else None for each in batch]
+
     def _refusal(self, publication: Publication) -> BackendError | None:
         if len(publication.data) > self._options.max_payload:
             return BackendError(f"event of {len(publication.data)} bytes, {self._options.max_payload} are taken")
-        if self.keeps_history and any(map(_is_too_long, publication.channels)):
+        if self._has_long_name(publication.channels):
             return BackendError(f"a channel's name has more than {MAX_NAME_BYTES} bytes, more than an index takes")
         return None
+
+    def _has_long_name(self, channels: Sequence[str]) -> bool:
+        return self.keeps_history and any(map(_is_too_long, channels))
 
     def _check_size(self, data: bytes) -> None:
         if len(data) > self._options.max_payload:

@@ -16,7 +16,7 @@ CONNECT_TIMEOUT: Final = 10.0
 
 
 class Row(Protocol):
-    """One row; the columns are ``text``, ``bytea``, ``bigint``, ``boolean`` or ``void``."""
+    """One row; the columns are ``text``, ``bytea``, ``bytea[]``, ``bigint``, ``boolean`` or ``void``."""
 
     def __getitem__(self, index: int, /) -> Any: ...
 

@@ -1,7 +1,8 @@
 """Events in notifications: any bytes, any name, any size, through payloads of text shorter than 8,000 bytes.
 
-The events of one transaction for one bucket are packed into one MessagePack list, written as base64 and cut into as
-many notifications as it takes. They arrive together and in order, because a transaction's notifications do.
+The events of one transaction for one bucket are packed into one MessagePack list of channels, each with its events,
+written as base64 and cut into as many notifications as it takes. They arrive together and in order, because a
+transaction's notifications do.
 Each part is ``1<batch>.<number>.<total>.<text>``: the version of this format, and a number that no other part has,
 because the server folds identical notifications of one transaction into one.
 
@@ -19,7 +20,7 @@ from zlib import crc32
 
 import msgspec
 
-__all__ = ("BUCKETS", "Assembler", "Packer", "bucket_of", "name_bytes", "name_text")
+__all__ = ("BUCKETS", "Assembler", "Group", "Packer", "bucket_of", "name_bytes", "name_text")
 
 BUCKETS: Final = 64
 """Physical channels that names are hashed to. All processes must agree on it.
@@ -33,10 +34,11 @@ _VERSION: Final = "1"
 _PART_BYTES: Final = 7_900
 """The server takes at most 7,999 bytes with its default block size; the rest is for the header."""
 
-Record = tuple[bytes, bytes]
-"""Channel name and data."""
+Group = tuple[bytes, list[bytes]]
+"""Channel name and the data of its events: a name once per batch, and little work per event."""
 
-_decoder: Final = msgspec.msgpack.Decoder(list[Record])
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(list[Group]).decode
 
 
 def name_bytes(channel: str) -> bytes:
@@ -61,22 +63,22 @@ class Packer:
         self._sender: Final = _VERSION + secrets.token_hex(6)
         self._numbers: Final = itertools.count()
 
-    def pack(self, records: Sequence[Record]) -> list[str]:
-        """Return the payloads that carry these records, in the order in which they must be sent."""
-        text = base64.b64encode(msgspec.msgpack.encode(records)).decode("ascii")
+    def pack(self, groups: Sequence[Group]) -> list[str]:
+        """Return the payloads that carry these events, in the order in which they must be sent."""
+        text = base64.b64encode(_encode(groups)).decode("ascii")
         total = -(-len(text) // _PART_BYTES)
         head = f"{self._sender}{next(self._numbers)}"
         return [f"{head}.{part}.{total}.{text[part * _PART_BYTES : (part + 1) * _PART_BYTES]}" for part in range(total)]
 
-    def pack_by_bucket(self, records: Iterable[Record]) -> tuple[list[int], list[str]]:
-        """Return buckets and payloads, side by side, for records of any channels."""
-        grouped: dict[int, list[Record]] = {}
-        for record in records:
-            grouped.setdefault(bucket_of(record[0]), []).append(record)
+    def pack_by_bucket(self, groups: Iterable[Group]) -> tuple[list[int], list[str]]:
+        """Return buckets and payloads, side by side, for events of any channels."""
+        by_bucket: dict[int, list[Group]] = {}
+        for group in groups:
+            by_bucket.setdefault(bucket_of(group[0]), []).append(group)
         buckets: list[int] = []
         payloads: list[str] = []
-        for bucket, group in grouped.items():
-            parts = self.pack(group)
+        for bucket, members in by_bucket.items():
+            parts = self.pack(members)
             buckets += [bucket] * len(parts)
             payloads += parts
         return buckets, payloads
@@ -94,8 +96,8 @@ class Assembler:
         self._head = ""
         self._parts: list[str] = []
 
-    def feed(self, payload: str) -> list[Record]:
-        """Return the records that this payload completes, mostly all of them or, of a large batch, none yet."""
+    def feed(self, payload: str) -> list[Group]:
+        """Return the events that this payload completes, mostly all of them or, of a large batch, none yet."""
         try:
             head, part, total, text = payload.split(".", 3)
             return self._take(head, int(part), int(total), text)
@@ -104,7 +106,7 @@ class Assembler:
             self._parts = []
             return []
 
-    def _take(self, head: str, part: int, total: int, text: str) -> list[Record]:
+    def _take(self, head: str, part: int, total: int, text: str) -> list[Group]:
         if not head.startswith(_VERSION):
             raise ValueError("another version")
         if part == 0:
@@ -115,4 +117,4 @@ class Assembler:
         if part + 1 < total:
             return []
         whole, self._parts = "".join(self._parts), []
-        return _decoder.decode(base64.b64decode(whole, validate=True))
+        return _decode(base64.b64decode(whole, validate=True))

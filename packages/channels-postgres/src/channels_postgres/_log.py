@@ -36,8 +36,8 @@ sent its wake-up."""
 _TRIM_INTERVAL: Final = 60.0
 """Seconds between attempts to trim, give or take a quarter, so that processes do not march in step."""
 
-_TRIM_CHUNK: Final = 5_000
-"""Rows that one trimming statement deletes, so that it stays short."""
+_TRIM_CHUNK: Final = 1_000
+"""Rows that one trimming statement deletes, so that it stays short: a row may hold a megabyte."""
 
 _logger: Final = logging.getLogger("channels_postgres")
 
@@ -81,8 +81,8 @@ class LogSession(Session):
             self.listener.check()
             if self._due or self._changes.in_a_pass:
                 for row in await self._read():
-                    if (event_read := self._event_of(row)) is not None:
-                        yield event_read
+                    for event in self._events_of(row):
+                        yield event
 
     async def subscribe(self, channels: Sequence[str]) -> None:
         await self._changes.join(self.want(channels))
@@ -99,13 +99,13 @@ class LogSession(Session):
 
     async def _publish(self, portion: Portion, link: Link) -> None:
         statement = self._sql[sql.PUBLISH]
-        await link.fetch(statement, portion.lane, portion.names, portion.numbers, portion.payloads)
+        await link.fetch(statement, portion.lane, portion.names, portion.ends, portion.numbers, portion.payloads)
 
     async def _send_wake_up(self) -> None:
         await self._wakers.call(lambda link: link.fetch(NOTIFY, [self._wake_name], [""]))
 
     async def publish_probe(self, channel: str, data: bytes) -> None:
-        payloads = self.packer.pack([(name_bytes(channel), data)])
+        payloads = self.packer.pack([(name_bytes(channel), [data])])
         await self.notify([self._wake_name] * len(payloads), payloads)
 
     async def get_history(self, channel: str, limit: int | None, after: Position | None) -> History:
@@ -117,13 +117,9 @@ class LogSession(Session):
             rows = await self._fetch(sql.FOLLOWING, name, most, self._kept, self._age, *place)
         if not rows:
             return History((), ORIGIN)
-        events = [
-            Event(channel, payload, Position(epoch, offset))
-            for _, _, epoch, offset, payload in rows
-            if offset is not None
-        ]
         epoch, top, *_ = rows[0]
-        return History(events, Position(epoch, top))
+        events = [event for row in rows for event in _events_in(row, channel)]
+        return History(events[:most], Position(epoch, top))
 
     async def get_tops(self, channels: Sequence[str]) -> dict[str, Position]:
         if not channels:
@@ -160,10 +156,11 @@ class LogSession(Session):
             self._due = False
         return await self._changes.read()
 
-    def _event_of(self, row: Row) -> Event | None:
-        _, _, name, epoch, offset, payload, _ = row
-        channel = self.wanted.get(name)
-        return None if channel is None else Event(channel, payload, Position(epoch, offset))
+    def _events_of(self, row: Row) -> Iterator[Event]:
+        _, _, name, epoch, first, payloads, *_ = row
+        for offset, payload in enumerate(payloads, first):
+            if (channel := self.wanted.get(name)) is not None:  # it may be left in between
+                yield Event(channel, payload, Position(epoch, offset))
 
     async def _fetch(self, statement: str, *arguments: Argument) -> Sequence[Row]:
         text = self._sql[statement]
@@ -178,6 +175,15 @@ class LogSession(Session):
                 continue  # the supervisor sees the same, and acts; what is due is trimmed next time
             except BackendError:
                 _logger.warning("history is not trimmed, because the server refuses", exc_info=True)
+
+
+def _events_in(row: Row, channel: str) -> Iterator[Event]:
+    """Yield what a row of history has of it; that of a channel without events has none."""
+    _, _, low, epoch, first, payloads = row
+    if first is not None:
+        skipped = max(0, low - first + 1)
+        for offset, payload in enumerate(payloads[skipped:], first + skipped):
+            yield Event(channel, payload, Position(epoch, offset))
 
 
 def _plain(epoch: str) -> str:

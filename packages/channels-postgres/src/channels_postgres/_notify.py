@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
@@ -24,12 +24,12 @@ def bucket_names(prefix: str) -> list[str]:
 
 def pack(batch: Iterable[Publication], packer: Packer, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return physical channels and payloads, side by side; a channel named twice gets an event once."""
-    records = (
-        (name_bytes(channel), publication.data)
-        for publication in batch
-        for channel in dict.fromkeys(publication.channels)
-    )
-    buckets, payloads = packer.pack_by_bucket(records)
+    groups: defaultdict[str, list[bytes]] = defaultdict(list)
+    for publication in batch:
+        channels = publication.channels
+        for channel in channels if len(channels) == 1 else dict.fromkeys(channels):
+            groups[channel].append(publication.data)
+    buckets, payloads = packer.pack_by_bucket((name_bytes(channel), events) for channel, events in groups.items())
     return [names[bucket] for bucket in buckets], payloads
 
 

@@ -14,9 +14,9 @@ from channels_postgres._listener import Listener
 
 __all__ = ("ChangeReader", "Snapshot")
 
-PAGE_ROWS: Final = 1_000
+PAGE_EVENTS: Final = 4_000
 PAGE_BYTES: Final = 8 * 1024 * 1024
-"""What one read brings at the most, give or take an event; a process that comes late must not get it all at once."""
+"""What one read brings at the most, give or take a row; a process that comes late must not get it all at once."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -90,9 +90,9 @@ class ChangeReader:
             self._settling.pop(name, None)
 
     async def read(self) -> Iterator[Row]:
-        """Read a page: rows of ``_, seq, channel, epoch, offset, payload, xid``, in order per channel."""
+        """Read a page: rows of ``_, seq, channel, epoch, first offset, payloads, size, xid``, in order per channel."""
         head, *rows = await self._listener.call(self._read_page)
-        if len(rows) == PAGE_ROWS or sum(len(row[5]) for row in rows) >= PAGE_BYTES:
+        if sum(len(row[5]) for row in rows) >= PAGE_EVENTS or sum(row[6] for row in rows) >= PAGE_BYTES:
             self._upto, self._seq = head[0], rows[-1][1]
             return filter(self._is_new, rows)
         self._since, self._upto, self._seq = head[0], "", 0
@@ -110,7 +110,7 @@ class ChangeReader:
             self._filter.bits,
             self._filter.mask,
             self._max_age,
-            PAGE_ROWS,
+            PAGE_EVENTS,
             PAGE_BYTES,
         )
 
@@ -118,7 +118,7 @@ class ChangeReader:
         """Whether the row was committed after its channel was joined."""
         name = row[2]
         joined = self._joined.get(name) or (self._settling if settling is None else settling).get(name)
-        return joined is None or not joined.shows(row[6])
+        return joined is None or not joined.shows(row[7])
 
     async def _take_snapshot(self) -> str:
         ((snapshot,),) = await self._listener.call(lambda link: link.fetch(sql.SNAPSHOT))

@@ -15,7 +15,7 @@ from channels_core.events import Event, Position
 from channels_core.exceptions import BackendError
 from channels_postgres._connecting import connect
 from channels_postgres._driver import Driver
-from channels_postgres._envelope import Assembler, Packer, Record, name_bytes
+from channels_postgres._envelope import Assembler, Group, Packer, name_bytes
 from channels_postgres._listener import Listener
 from channels_postgres._options import Options
 from channels_postgres._pool import Pool
@@ -117,11 +117,11 @@ class Session(ABC):
         """Keep those events of a notification that somebody subscribed to."""
         self._arrived.extend(self._select(self.assembler.feed(payload)))
 
-    def _select(self, records: Iterable[Record]) -> Iterable[Event]:
-        for name, data in records:
+    def _select(self, groups: Iterable[Group]) -> Iterable[Event]:
+        for name, events in groups:
             channel = self.wanted.get(name)
             if channel is not None:
-                yield Event(channel, data)
+                yield from [Event(channel, data) for data in events]
 
     def want(self, channels: Iterable[str]) -> list[bytes]:
         """Note channels as subscribed; returns the names that were not before."""

@@ -20,7 +20,7 @@ SESSION: Final = "SET jit = off; SET enable_seqscan = off; SET max_parallel_work
 
 SNAPSHOT: Final = "SELECT pg_current_snapshot()::text"
 
-PUBLISH: Final = "SELECT channels.publish_batch($1::text, $2::bytea[], $3::bigint[], $4::bytea[])"
+PUBLISH: Final = "SELECT channels.publish_batch($1::text, $2::bytea[], $3::bigint[], $4::bigint[], $5::bytea[])"
 
 PUBLISH_IN: Final = "SELECT channels.publish_bytes($1::bytea, $2::bytea)"
 
@@ -34,13 +34,15 @@ CHANGES: Final = """
 WITH pass AS MATERIALIZED (
     SELECT coalesce(nullif($2::text, '')::pg_snapshot, pg_current_snapshot()) AS upto
 )
-SELECT upto::text, 0::bigint, NULL::bytea, NULL::text, NULL::bigint, NULL::bytea, NULL::bigint FROM pass
+SELECT upto::text, 0::bigint, NULL::bytea, NULL::text, NULL::bigint, NULL::bytea[], NULL::bigint, NULL::bigint FROM pass
 UNION ALL
-SELECT NULL, p.seq, p.channel, p.epoch, p."offset", p.payload, p.xid::text::bigint
+SELECT NULL, p.seq, p.channel, p.epoch, p.first_offset, p.payloads, p.size, p.xid::text::bigint
 FROM (
-    SELECT n.*, sum(octet_length(n.payload)) OVER (ORDER BY n.seq) - octet_length(n.payload) AS bytes_before
+    SELECT n.*, sum(n.size) OVER before AS bytes_before, sum(n.events) OVER before AS events_before
     FROM (
-        SELECT e.seq, e.channel, e.epoch, e."offset", e.payload, e.xid
+        SELECT e.seq, e.channel, e.epoch, e.first_offset, e.payloads, e.xid,
+            e.last_offset - e.first_offset + 1 AS events,
+            pg_column_size(e.payloads)::bigint AS size
         FROM channels.events AS e
         WHERE (
                 e.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
@@ -53,48 +55,56 @@ FROM (
         ORDER BY e.seq
         LIMIT $7::bigint
     ) AS n
+    WINDOW before AS (ORDER BY n.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 ) AS p
-WHERE p.bytes_before < $8::bigint
+WHERE coalesce(p.events_before < $7::bigint AND p.bytes_before < $8::bigint, true)
 ORDER BY 2
 """
 """What became visible between two snapshots, and the second of them in the first row.
 
 Arguments: the first snapshot; the second, '' for now; the last ``seq`` read under the same two; bitmap and mask of
-the subscribed channels; the age limit; rows and bytes of a page.
+the subscribed channels; the age limit; events and bytes of a page, of which the last row may hold more.
 Source: the batch query of PgQ (functions/pgq.batch_event_sql.sql).
 """
 
 _HISTORY: Final = """
-SELECT r.epoch, r.top, e.epoch, e."offset", e.payload
-FROM channels.records AS r
+SELECT r.epoch, r.top, r.low, e.epoch, e.first_offset, e.payloads
+FROM (
+    SELECT c.channel, c.epoch, c.top, greatest(c.top - $3::bigint, {low}) AS low
+    FROM channels.records AS c
+    WHERE c.channel = $1::bytea
+) AS r
 LEFT JOIN LATERAL (
-    SELECT x.epoch, x."offset", x.payload
+    SELECT x.epoch, x.first_offset, x.payloads,
+        sum(x.last_offset - greatest(x.first_offset - 1, r.low)) OVER (
+            ORDER BY x.last_offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS events_before
     FROM channels.events AS x
     WHERE x.channel = r.channel
-        AND x."offset" > r.top - $3::bigint
+        AND x.last_offset > r.low
         AND ($4::float8 <= 0 OR x.stored_at > now() - make_interval(secs => $4::float8))
-        {}
+    ORDER BY x.last_offset
     LIMIT $2::bigint
-) AS e ON true
-WHERE r.channel = $1::bytea
-ORDER BY e."offset"
+) AS e ON coalesce(e.events_before < $2::bigint, true)
+ORDER BY e.first_offset
 """
-"""The record of a channel, beside each of its events, or alone. Arguments: name, limit, history, age limit."""
+"""The record of a channel and the offset behind which history begins, beside each row that has events of it, or alone.
 
-NEWEST: Final = _HISTORY.format('ORDER BY x."offset" DESC')
+The first row may begin before it, and the last may hold more than the limit asks for.
+Arguments: name, limit, history, age limit.
+"""
+
+NEWEST: Final = _HISTORY.format(low="c.top - $2::bigint")
 
 FOLLOWING: Final = _HISTORY.format(
-    """
-        AND x."offset" > CASE
-            WHEN $5::text = r.epoch THEN greatest($6::bigint, r.first_offset - 1)
-            ELSE coalesce((
-                SELECT greatest(least($6::bigint, max(y."offset")), min(y."offset") - 1)
-                FROM channels.events AS y WHERE y.channel = r.channel AND y.epoch = $5::text
-                HAVING count(*) > 0
-            ), 0)
-        END
-        ORDER BY x."offset"
-"""
+    low="""CASE
+        WHEN $5::text = c.epoch THEN greatest($6::bigint, c.first_offset - 1)
+        ELSE coalesce((
+            SELECT greatest(least($6::bigint, max(y.last_offset)), min(y.first_offset) - 1)
+            FROM channels.events AS y WHERE y.channel = c.channel AND y.epoch = $5::text
+            HAVING count(*) > 0
+        ), 0)
+    END"""
 )
 """Offsets go on over the border of an epoch, so each epoch is a range of them. Arguments 5 and 6: epoch and offset."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from channels_postgres._driver import Argument
 
-__all__ = ("BINARY", "decode_row", "encode_argument")
+__all__ = ("BINARY", "decode_bytes", "decode_row", "encode_argument")
 
 BINARY: Final = 1
 """libpq's number for the binary format."""
@@ -25,13 +25,26 @@ _LENGTH: Final = struct.Struct("!i")
 _ARRAY_HEAD: Final = struct.Struct("!iiIii")
 """Dimensions, whether it has nulls, the elements' type, length, first index."""
 
-_BYTEA, _BIGINT, _TEXT = 17, 20, 25
+_BYTEA, _BIGINT, _TEXT, _BYTEA_ARRAY = 17, 20, 25, 1001
+
+
+def decode_bytes(raw: bytes) -> list[bytes]:
+    """Return the elements of an array of ``bytea`` without nulls."""
+    elements: list[bytes] = []
+    at = _ARRAY_HEAD.size
+    while at < len(raw):
+        start = at + _LENGTH.size
+        at = start + _LENGTH.unpack_from(raw, at)[0]
+        elements.append(raw[start:at])
+    return elements
+
 
 _DECODERS: Final[Mapping[int, Callable[[bytes], Any]]] = {
     16: lambda raw: raw == b"\1",  # boolean
     _BYTEA: bytes,
     _BIGINT: lambda raw: _INT8.unpack(raw)[0],
     _TEXT: lambda raw: raw.decode("utf-8"),
+    _BYTEA_ARRAY: decode_bytes,
     2278: lambda _raw: None,  # void
 }
 
@@ -42,7 +55,8 @@ def encode_argument(value: Argument) -> bytes:
         return _encode_scalar(value)
     head = _ARRAY_HEAD.pack(1, 0, _element_type(value[0]), len(value), 1)
     encoded = [_encode_scalar(each) for each in value]
-    return head + b"".join(part for each in encoded for part in (_LENGTH.pack(len(each)), each))
+    parts = [part for each in encoded for part in (_LENGTH.pack(len(each)), each)]
+    return b"".join((head, *parts))
 
 
 def decode_row(result: PGresult, row: int) -> tuple[Any, ...]:

@@ -34,17 +34,20 @@ CREATE TABLE channels.lanes (
     PRIMARY KEY (channel, lane)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
+-- A row holds what one transaction published to one channel: a thousand events cost little more than one.
 CREATE TABLE channels.events (
     channel bytea NOT NULL,
-    "offset" bigint NOT NULL,
+    last_offset bigint NOT NULL,     -- of the last of its events; they are consecutive
+    first_offset bigint NOT NULL,
     epoch text NOT NULL,
     hash bigint NOT NULL,
     seq bigint NOT NULL,             -- ascends with the offsets of each channel, roughly in commit order
     xid xid8 NOT NULL,
     stored_at timestamptz NOT NULL,
-    payload bytea NOT NULL,
-    PRIMARY KEY (channel, "offset")
+    payloads bytea[] NOT NULL,
+    PRIMARY KEY (channel, last_offset)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.05);
+ALTER TABLE channels.events ALTER COLUMN payloads SET STORAGE EXTERNAL;  -- compressing costs more than it saves
 CREATE INDEX events_xid ON channels.events (xid);
 CREATE SEQUENCE channels.commits OWNED BY channels.events.seq;
 
@@ -78,24 +81,24 @@ BEGIN
 END
 $$;
 
--- Number events and store them, in the order of the arrays, at most 2^24 of them; locks the counters of their channels, in order of name.
-CREATE FUNCTION channels.append(names bytea[], payloads bytea[]) RETURNS void
+-- Number events and store them: chunk by chunk its channel, and where it ends in the array of payloads; at most 2^24
+-- chunks. Locks the counters of their channels, in order of name.
+CREATE FUNCTION channels.append(names bytea[], ends bigint[], payloads bytea[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     fresh_epoch text := left(replace(gen_random_uuid()::text, '-', ''), 12);
     here text := channels.incarnation();
     now timestamptz := clock_timestamp();
     counter channels.records;
-    seq_base bigint;
 BEGIN
     IF current_setting('synchronous_commit') = 'off' THEN
         -- A crash may take back such commits, and the numbers would be given out a second time.
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
-    IF names[1] = ALL (names) THEN
-        -- The same as below for one channel, without sorting and joining: half the work, and the most frequent case.
+    IF cardinality(names) = 1 THEN
+        -- The same as below for one chunk, without joining: half the work, and the most frequent case.
         INSERT INTO channels.records AS had (channel, hash, epoch, first_offset, top, incarnation, used_at)
-        VALUES (names[1], channels.channel_hash(names[1]), fresh_epoch, 1, cardinality(names), here, now)
+        VALUES (names[1], channels.channel_hash(names[1]), fresh_epoch, 1, ends[1], here, now)
         ON CONFLICT (channel) DO UPDATE SET
             top = had.top + excluded.top,
             epoch = CASE WHEN had.incarnation = here THEN had.epoch ELSE excluded.epoch END,
@@ -103,23 +106,24 @@ BEGIN
             incarnation = here,
             used_at = now
         RETURNING had.* INTO counter;
-        seq_base := nextval('channels.commits') << 24;
-        INSERT INTO channels.events (channel, "offset", epoch, hash, seq, xid, stored_at, payload)
-        SELECT counter.channel, counter.top - cardinality(names) + i.place, counter.epoch, counter.hash,
-               seq_base + i.place, pg_current_xact_id(), now, i.payload
-        FROM unnest(payloads) WITH ORDINALITY AS i (payload, place);
+        INSERT INTO channels.events (channel, last_offset, first_offset, epoch, hash, seq, xid, stored_at, payloads)
+        VALUES (counter.channel, counter.top, counter.top - ends[1] + 1, counter.epoch, counter.hash,
+                nextval('channels.commits') << 24, pg_current_xact_id(), now, payloads);
         RETURN;
     END IF;
     WITH incoming AS MATERIALIZED (
-        SELECT r.channel, r.payload, r.place,
-               row_number() OVER (PARTITION BY r.channel ORDER BY r.place) AS number,
-               count(*) OVER (PARTITION BY r.channel) AS total
-        FROM unnest(names, payloads) WITH ORDINALITY AS r (channel, payload, place)
+        SELECT c.channel, c.place, c.upto, c.size,
+               sum(c.size) OVER (PARTITION BY c.channel ORDER BY c.place)::bigint AS number,
+               sum(c.size) OVER (PARTITION BY c.channel)::bigint AS total
+        FROM (
+            SELECT u.channel, u.place, u.upto, u.upto - coalesce(ends[u.place - 1], 0) AS size
+            FROM unnest(names, ends) WITH ORDINALITY AS u (channel, upto, place)
+        ) AS c
     ),
     counters AS (
         INSERT INTO channels.records AS had (channel, hash, epoch, first_offset, top, incarnation, used_at)
         SELECT i.channel, channels.channel_hash(i.channel), fresh_epoch, 1, i.total, here, now
-        FROM incoming AS i WHERE i.number = 1
+        FROM incoming AS i WHERE i.number = i.total
         ORDER BY i.channel
         ON CONFLICT (channel) DO UPDATE SET
             top = had.top + excluded.top,
@@ -133,9 +137,11 @@ BEGIN
         -- Drawn when all counters are locked, so that a later commit to any of these channels draws a higher one.
         SELECT nextval('channels.commits') << 24 AS base, count(*) FROM counters
     )
-    INSERT INTO channels.events (channel, "offset", epoch, hash, seq, xid, stored_at, payload)
-    SELECT i.channel, c.top - i.total + i.number, c.epoch, c.hash,
-           (SELECT base FROM locked) + i.place, pg_current_xact_id(), now, i.payload
+    INSERT INTO channels.events (channel, last_offset, first_offset, epoch, hash, seq, xid, stored_at, payloads)
+    SELECT i.channel, c.top - i.total + i.number, c.top - i.total + i.number - i.size + 1, c.epoch, c.hash,
+           (SELECT base FROM locked) + i.place, pg_current_xact_id(), now,
+           -- Not a slice, which counts from the beginning of the array and copies all of it.
+           ARRAY(SELECT payloads[n] FROM generate_series(i.upto - i.size + 1, i.upto) AS n)
     FROM incoming AS i JOIN counters AS c ON c.channel = i.channel;
 END
 $$;
@@ -143,8 +149,11 @@ $$;
 -- The planner takes arrays for ten rows, and nested loops over a thousand of them for cheap: hence enable_nestloop.
 -- Plans are generic because planning costs more than running.
 
--- Publish a batch of ours. Row by row: name, number in the lane, ascending, and payload; a lane of '' has no memory.
-CREATE FUNCTION channels.publish_batch(lane_name text, names bytea[], numbers bigint[], payloads bytea[]) RETURNS void
+-- Publish a batch of ours, chunk by chunk: its channel, each but once, and where it ends in the arrays of numbers in
+-- the lane and of payloads. Numbers ascend in each chunk, and the first is the lowest; a lane of '' has no memory.
+CREATE FUNCTION channels.publish_batch(
+    lane_name text, names bytea[], ends bigint[], numbers bigint[], payloads bytea[]
+) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
 SET enable_nestloop = off AS $$
 DECLARE
@@ -153,9 +162,9 @@ BEGIN
     IF lane_name <> '' THEN
         WITH known AS (
             INSERT INTO channels.lanes AS had (channel, lane, number, used_at)
-            SELECT i.channel, lane_name, max(i.number), now()
-            FROM unnest(names, numbers) AS i (channel, number)
-            GROUP BY i.channel ORDER BY i.channel
+            SELECT c.channel, lane_name, numbers[c.upto], now()
+            FROM unnest(names, ends) AS c (channel, upto)
+            ORDER BY c.channel
             ON CONFLICT (channel, lane) DO UPDATE SET
                 previous = had.number, number = greatest(had.number, excluded.number), used_at = excluded.used_at
             RETURNING had.previous
@@ -164,14 +173,27 @@ BEGIN
     END IF;
     IF highest >= numbers[1] THEN
         -- A retry, at least in part.
-        SELECT array_agg(i.channel ORDER BY i.place), array_agg(i.payload ORDER BY i.place)
-        INTO names, payloads
-        FROM unnest(names, numbers, payloads) WITH ORDINALITY AS i (channel, number, payload, place)
-        JOIN channels.lanes AS l ON l.channel = i.channel AND l.lane = lane_name
-        WHERE l.previous IS NULL OR i.number > l.previous;
+        WITH fresh AS MATERIALIZED (
+            SELECT c.channel, c.place, e.number, e.payload
+            FROM unnest(names, ends) WITH ORDINALITY AS c (channel, upto, place)
+            JOIN channels.lanes AS l ON l.channel = c.channel AND l.lane = lane_name
+            CROSS JOIN LATERAL unnest(
+                numbers[coalesce(ends[c.place - 1], 0) + 1 : c.upto],
+                payloads[coalesce(ends[c.place - 1], 0) + 1 : c.upto]
+            ) AS e (number, payload)
+            WHERE l.previous IS NULL OR e.number > l.previous
+        ),
+        chunks AS (
+            SELECT f.channel, f.place, (sum(count(*)) OVER (ORDER BY f.place))::bigint AS upto
+            FROM fresh AS f GROUP BY f.channel, f.place
+        )
+        SELECT array_agg(c.channel ORDER BY c.place), array_agg(c.upto ORDER BY c.place),
+               (SELECT array_agg(f.payload ORDER BY f.place, f.number) FROM fresh AS f)
+        INTO names, ends, payloads
+        FROM chunks AS c;
     END IF;
     IF names IS NOT NULL THEN
-        PERFORM channels.append(names, payloads);
+        PERFORM channels.append(names, ends, payloads);
     END IF;
 END
 $$;
@@ -207,16 +229,32 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan
 SET enable_nestloop = off AS $$
 DECLARE
     names bytea[];
+    ends bigint[];
     payloads bytea[];
 BEGIN
     -- Constraints may be set immediate in mid-transaction: what is published after that needs a leader again.
     PERFORM set_config('channels.leader', '', true);
     WITH gone AS (
         DELETE FROM channels.pending WHERE xid = pg_current_xact_id() RETURNING id, channel, payload
+    ),
+    numbered AS MATERIALIZED (
+        SELECT g.id, g.channel, g.payload, first_value(g.id) OVER of_channel AS head, row_number() OVER of_channel AS number,
+               sum(octet_length(g.payload)) OVER of_channel - octet_length(g.payload) AS bytes_before
+        FROM gone AS g WINDOW of_channel AS (PARTITION BY g.channel ORDER BY g.id)
+    ),
+    chunks AS (
+        -- Of a thousand events or about a megabyte at the most: readers get them whole.
+        SELECT n.channel, n.head, min(n.id) AS id,
+               (sum(count(*)) OVER (ORDER BY n.head, min(n.id)))::bigint AS upto
+        FROM numbered AS n
+        GROUP BY n.channel, n.head, (n.number - 1) / 1000, n.bytes_before / 1048576
     )
-    SELECT array_agg(channel ORDER BY id), array_agg(payload ORDER BY id) INTO names, payloads FROM gone;
+    SELECT array_agg(c.channel ORDER BY c.head, c.id), array_agg(c.upto ORDER BY c.head, c.id),
+           (SELECT array_agg(n.payload ORDER BY n.head, n.id) FROM numbered AS n)
+    INTO names, ends, payloads
+    FROM chunks AS c;
     IF names IS NOT NULL THEN
-        PERFORM channels.append(names, payloads);
+        PERFORM channels.append(names, ends, payloads);
         PERFORM pg_notify('channels_wake', '');
     END IF;
     RETURN NULL;
@@ -252,24 +290,24 @@ BEGIN
     SELECT trimmed_at - interval '5 minutes' INTO since FROM channels.meta;
     IF history > 0 THEN
         DELETE FROM channels.events AS e USING (
-            SELECT old.channel, old."offset"
+            SELECT old.channel, old.last_offset
             FROM channels.records AS r CROSS JOIN LATERAL (
-                SELECT x.channel, x."offset" FROM channels.events AS x
-                WHERE x.channel = r.channel AND x."offset" <= r.top - history AND x.stored_at < young
-                ORDER BY x."offset" LIMIT chunk
+                SELECT x.channel, x.last_offset FROM channels.events AS x
+                WHERE x.channel = r.channel AND x.last_offset <= r.top - history AND x.stored_at < young
+                ORDER BY x.last_offset LIMIT chunk
             ) AS old
             WHERE r.used_at > since LIMIT chunk
         ) AS gone
-        WHERE e.channel = gone.channel AND e."offset" = gone."offset";
+        WHERE e.channel = gone.channel AND e.last_offset = gone.last_offset;
         GET DIAGNOSTICS removed = ROW_COUNT;
         more := more OR removed >= chunk;
     END IF;
     IF max_age > 0 THEN
         DELETE FROM channels.events AS e USING (
             -- The oldest transactions hold the oldest events, except those that took long to commit.
-            SELECT x.channel, x."offset", x.stored_at FROM channels.events AS x ORDER BY x.xid LIMIT chunk
+            SELECT x.channel, x.last_offset, x.stored_at FROM channels.events AS x ORDER BY x.xid LIMIT chunk
         ) AS gone
-        WHERE e.channel = gone.channel AND e."offset" = gone."offset"
+        WHERE e.channel = gone.channel AND e.last_offset = gone.last_offset
           AND gone.stored_at < least(young, started - make_interval(secs => max_age));
         GET DIAGNOSTICS removed = ROW_COUNT;
         more := more OR removed >= chunk;
