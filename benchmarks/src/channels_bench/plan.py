@@ -49,7 +49,7 @@ class Workload:
     fresh: bool = False
     quick: bool = False
     repeats: int | None = None
-    patience: float = 10.0
+    patience: float = 20.0
     warmup: int = 0
     fault: bool = False
     columns: tuple[str, ...] = ()

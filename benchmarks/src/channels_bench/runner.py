@@ -53,6 +53,10 @@ class Runner:
         """Return how many rounds count."""
         return min(self._repeats, workload.repeats or self._repeats)
 
+    def ticks(self, workload: Workload) -> int:
+        """Return how often `tick` will be called."""
+        return len(workload.systems) * (self.rounds(workload) + (workload.seconds is not None))
+
     def measure(self, workload: Workload) -> dict[str, Measured]:
         """Return what each system reached."""
         if workload.fault:
