@@ -11,6 +11,14 @@ from channels_bench.plan import WORKLOADS
 
 __all__ = ("explanations", "unexplained")
 
+_INTRODUCTION: Final = """\
+## Why some goals are not met
+
+The profiles are of one more round each, of our system and of the floor that it was compared with, under `cProfile`:
+setting the round up is in them, waiting is not, and calls of small functions weigh more than without the profiler.
+Memory is what `tracemalloc` counts, in bytes per subscriber.
+"""
+
 _HEADS: Final = {"": ("function", "calls", "own time"), "idle_memory_lines": ("line", "bytes", "share")}
 
 
@@ -33,7 +41,7 @@ def explanations(verdicts: Sequence[Verdict], stored: Mapping[str, Any]) -> Iter
     missed = [verdict.goal for verdict in verdicts if not verdict.met]
     if not missed:
         return
-    yield "## Why some goals are not met\n"
+    yield _INTRODUCTION
     reasons = [f"- {goal.text}: {goal.why}" for goal in missed if goal.why]
     if reasons:
         yield "\n".join(reasons) + "\n"
