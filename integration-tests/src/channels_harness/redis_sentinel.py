@@ -118,6 +118,8 @@ class RedisSentinel(Server):
         for node in self.nodes[1:]:
             with node.client() as client:
                 client.execute_command("REPLICAOF", _HOST, primary.port)
+                # Or it comes back from a restart as a primary, and the sentinels take ten seconds to put it right.
+                client.config_rewrite()
         for sentinel in self.sentinels:
             self._watch(sentinel, primary.port)
 
