@@ -15,7 +15,7 @@ from channels_bench.outage import outage_receive, outage_send
 from channels_bench.profiles import idle_memory_lines
 from channels_bench.sockets import crowd, through_server
 from channels_bench.systems.base import Stream, System
-from channels_bench.wire import broker_channels, requests_sent
+from channels_bench.wire import broker_channels, requests_sent, sent_between
 
 __all__ = ("TASKS",)
 
@@ -222,7 +222,7 @@ async def idle_cpu(system: System, job: Job) -> Sample:
     elapsed, used = time.perf_counter() - started, time.process_time() - used
     more = requests_sent()
     await _end(takers)
-    extra = {} if sent is None or more is None else {"requests_per_s": (more - sent) / elapsed}
+    extra = {} if sent is None or more is None else {"requests_per_s": sent_between(sent, more) / elapsed}
     return Sample(used / elapsed * 100, elapsed, extra)
 
 
