@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final
 
 from channels_bench.jobs import SETTLE, Job, Sample
-from channels_bench.systems.base import System
+from channels_bench.systems.base import Stream, System
 
 __all__ = ("OUTAGE_AFTER", "Tally", "outage_receive", "outage_send", "tally")
 
@@ -18,9 +19,6 @@ RATE: Final = 100
 
 OUTAGE_AFTER: Final = 1.5
 """Seconds from the first event to the outage."""
-
-READY: Final = 20.0
-"""Seconds at most from one receiver's readiness until all of them are ready and the first event is published."""
 
 PATIENCE: Final = 5.0
 """Seconds without anything after which a receiver is not waited for, nor a publisher after its last event."""
@@ -80,25 +78,27 @@ def _announced(items: Sequence[int | None]) -> set[int]:
 
 
 async def outage_receive(system: System, job: Job) -> Sample:
-    """Note everything that one subscriber gets, until nothing comes any more."""
+    """Note everything that one subscriber gets, until all is published and nothing comes any more."""
     stream = await system.subscribe(job.channel)
     await asyncio.sleep(SETTLE)
-    job.announce()
     items: list[int | None] = []
     started = time.perf_counter()
-    ending = ""
-    patience = READY
-    try:
+    collecting = asyncio.create_task(_collect(stream, items))
+    job.announce()
+    await job.told()
+    known = -1
+    while len(items) > known and not collecting.done():
+        known = len(items)
+        await asyncio.wait((collecting,), timeout=PATIENCE)
+    return Sample(len(items), time.perf_counter() - started, detail={"items": items})
+
+
+async def _collect(stream: Stream, items: list[int | None]) -> None:
+    """Take items until the stream is over, in whichever way the system has for it."""
+    with suppress(Exception):
         while True:
-            async with asyncio.timeout(patience):
-                data = await stream.next_item()
+            data = await stream.next_item()
             items.append(None if data is None else int(data))
-            patience = PATIENCE
-    except TimeoutError:
-        pass
-    except Exception as exc:  # the stream is over, in whichever way the system has for it
-        ending = repr(exc)
-    return Sample(len(items), time.perf_counter() - started, detail={"items": items, "ending": ending})
 
 
 async def outage_send(system: System, job: Job) -> Sample:

@@ -23,6 +23,10 @@ TIMEOUT: Final = 20.0
 """Seconds for one answer: a system that loses an event never gives it. The same as `Workload.patience`."""
 
 
+STARTING: Final = 60.0
+"""Seconds for a process to start: a busy machine is no fault of the system's."""
+
+
 class WorkerError(Exception):
     """A worker did not answer, or answered that it failed."""
 
@@ -45,7 +49,7 @@ class WorkerProcess:
             stderr=self._log,
             env=_environment(),
         )
-        self.answer()
+        self.answer(STARTING)
 
     def ask(self, **request: Any) -> None:
         """Send a job."""

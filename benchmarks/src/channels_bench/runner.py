@@ -138,16 +138,22 @@ class Runner:
     def _outage(self, workload: Workload) -> dict[str, Measured]:
         """Run all systems at once, on a channel each."""
         errors: dict[str, str] = {}
-        steps = (self._prepare, self._follow, self._ready, self._connect, self._connected, self._go)
-        for step in steps:
-            for system in workload.systems:
-                self._try(errors, system, step, workload)
+        for step in (self._prepare, self._follow, self._ready, self._connect, self._connected, self._go):
+            self._all(errors, step, workload)
         time.sleep(OUTAGE_AFTER)
         self._restart()
-        found = {system: self._try(errors, system, self._settle, workload) for system in workload.systems}
+        sent = self._all(errors, self._sent, workload)
+        self._all(errors, self._published, workload)
+        got = self._all(errors, self._got, workload)
         for system in workload.systems:
             self._pool.drop(system)
-        return {system: found[system] or Measured(error=errors[system]) for system in workload.systems}
+        return {
+            system: Measured(error=errors[system]) if system in errors else _counted(sent[system], got[system])
+            for system in workload.systems
+        }
+
+    def _all(self, errors: dict[str, str], step: Callable[..., Any], workload: Workload) -> dict[str, Any]:
+        return {system: self._try(errors, system, step, workload) for system in workload.systems}
 
     def _prepare(self, system: str, workload: Workload) -> None:
         self._tick(f"{workload.name} · {SYSTEMS[system].label}")
@@ -170,11 +176,16 @@ class Runner:
     def _go(self, system: str, _workload: Workload) -> None:
         self._pool.worker(system, "feeder").ask(go=True)
 
-    def _settle(self, system: str, workload: Workload) -> Measured:
-        sent = self._pool.worker(system, "feeder").answer(workload.patience)["detail"]
-        got = self._pool.worker(system).answer(workload.patience)["detail"]
-        numbers = tally(sent["accepted"], got["items"]).numbers()
-        return Measured((numbers["lost_silently"],), numbers)
+    def _sent(self, system: str, workload: Workload) -> list[int]:
+        accepted: list[int] = self._pool.worker(system, "feeder").answer(workload.patience)["detail"]["accepted"]
+        return accepted
+
+    def _published(self, system: str, _workload: Workload) -> None:
+        self._pool.worker(system).ask(go=True)
+
+    def _got(self, system: str, workload: Workload) -> list[int | None]:
+        items: list[int | None] = self._pool.worker(system).answer(workload.patience)["detail"]["items"]
+        return items
 
     def _ask(self, system: str, workload: Workload, count: int, **more: Any) -> None:
         request = {"task": workload.task, "count": count, "subscribers": workload.subscribers}
@@ -197,6 +208,11 @@ class Runner:
         feeder = self._pool.worker(system, "feeder", other or "")
         feeder.ask(task=workload.feeder, count=count, subscribers=workload.subscribers, **facts)
         return feeder
+
+
+def _counted(accepted: list[int], items: list[int | None]) -> Measured:
+    numbers = tally(accepted, items).numbers()
+    return Measured((numbers["lost_silently"],), numbers)
 
 
 def _own_channel(system: str) -> str:
