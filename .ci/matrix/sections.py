@@ -83,12 +83,12 @@ def sections() -> list[Section]:
     """Return all sections, the long ones first, so that no worker is left with one at the end."""
     return [
         Section("testcontainers", tuple(_container_steps()), engine),
-        *(_on_server("postgres", server) for server in POSTGRES_SERVERS),
+        *(section for server in POSTGRES_SERVERS for section in _apart(_on_server("postgres", server))),
         *_unit_sections(),
         Section("drivers-redis", tuple(_driver_steps("redis", "channels-redis", "redis_backends")), _debian_servers),
         Section("drivers-psycopg", tuple(_driver_steps("psycopg", "channels-postgres", "postgres")), _debian_servers),
         *(_on_server("redis", server) for server in REDIS_SERVERS),
-        Section("other-integration", _thrice(_others()), _nothing),
+        *_apart(Section("other-integration", _thrice(_others()), _nothing)),
         Section("page", _thrice((_PAGE,)), _chromium),
         Section("kit-memory", _repeats((_MEMORY_KIT,), range(1, 21)), _nothing),
         Section("idle", _thrice((_IDLENESS, *_servers())), _nothing, waits=True),
@@ -113,6 +113,13 @@ def _on_server(broker: str, server: str) -> Section:
     if server == NEWEST[broker]:
         return Section(f"kit-{server}", _thrice(target, proof), _debian_servers)
     return Section(f"kit-{server}", (Step("all", (*target, *_OWN_SERVERS), proof=proof),), _debian_servers)
+
+
+def _apart(section: Section) -> Iterator[Section]:
+    """Make a section of each step, where all of them would take more than ten minutes beside another section."""
+    for number, step in enumerate(section.steps, 1):
+        name = section.name if len(section.steps) == 1 else f"{section.name}-{number}"
+        yield Section(name, (step,), section.prepare, section.waits)
 
 
 def _servers(**choices: str) -> tuple[str, ...]:
