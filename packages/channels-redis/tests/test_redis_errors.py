@@ -6,7 +6,16 @@ import pytest
 from redis import exceptions as driver
 
 from channels_core.exceptions import BackendConnectionError, BackendError
-from channels_redis._errors import Ask, Moved, Unloaded, explain_driver, explain_reply, is_demotion
+from channels_redis._errors import (
+    Ask,
+    Moved,
+    Redirect,
+    Unloaded,
+    explain_driver,
+    explain_reply,
+    has_errors,
+    is_demotion,
+)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +103,11 @@ def test_errors_of_the_driver_are_mapped_once(error: Exception, expected: type[E
     mapped = explain_driver(error, "h:1")
     assert type(mapped) is expected
     assert "h:1" in str(mapped)
+
+
+def test_one_error_among_many_replies_is_found() -> None:
+    """The check that all replies of a batch go through misses no kind of error."""
+    for error in (BackendError("no"), BackendConnectionError("gone"), Redirect("elsewhere")):
+        assert has_errors([1, b"x", None, error, []])
+    assert not has_errors([1, b"x", None, []])
+    assert not has_errors([])

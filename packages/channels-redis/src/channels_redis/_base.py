@@ -13,7 +13,7 @@ from typing import Any, Final
 from channels_core.backend import ChannelsBackend, Key, Publication
 from channels_core.events import Event
 from channels_core.exceptions import BackendConnectionError, BackendError, ChannelsException
-from channels_redis._errors import Redirect, explain_loss
+from channels_redis._errors import Redirect, explain_loss, has_errors
 from channels_redis._names import checked_prefix
 from channels_redis._node import Node
 from channels_redis._receiver import PLAIN, SHARDED, Inbox, ReceivingWire
@@ -210,14 +210,14 @@ class RedisBackend(ChannelsBackend):
             yield next(name for name in names if topology.serves(self._live_name(name), node))
 
 
-def split_outcomes(counts: Sequence[int], replies: Sequence[object]) -> list[BackendError | None]:
-    """Return for each publication, which got so many of the replies, why it was refused if it was."""
-    if not any(isinstance(reply, BackendError) for reply in replies):
-        return [None] * len(counts)
+def split_outcomes(batch: Sequence[Publication], replies: Sequence[object]) -> list[BackendError | None]:
+    """Return why each publication was refused, if it was; the replies are one for each of its channels."""
+    if not has_errors(replies):
+        return [None] * len(batch)
     rest = iter(replies)
     return [
-        next((reply for reply in [next(rest) for _ in range(count)] if isinstance(reply, BackendError)), None)
-        for count in counts
+        next((reply for reply in [next(rest) for _ in each.channels] if isinstance(reply, BackendError)), None)
+        for each in batch
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
 from channels_core.exceptions import BackendConnectionError
-from channels_redis._errors import Ask, Moved, Redirect, Unloaded, is_demotion
+from channels_redis._errors import Ask, Moved, Redirect, Unloaded, has_errors, is_demotion
 from channels_redis._node import Line, Node
 from channels_redis._settle import settle
 from channels_redis._topology import Cluster, Topology
@@ -29,7 +29,7 @@ class Dispatcher(Generic[CommandT]):
         key: The key (or Pub/Sub channel) of a command.
         pack_all: Packs commands for one wire; each of them gets one reply.
         line: The connection of a node to use.
-        again: Which replies, besides redirections, say "not run, send it again".
+        again: The reply that, besides redirections, says "not run, send it again".
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Dispatcher(Generic[CommandT]):
         key: Callable[[CommandT], bytes],
         pack_all: Callable[[Wire, Sequence[CommandT]], bytes],
         line: Callable[[Node], Line],
-        again: Callable[[Reply], bool] = lambda reply: False,
+        again: int | None = None,
     ) -> None:
         self._topology: Final = topology
         self._key: Final = key
@@ -55,7 +55,7 @@ class Dispatcher(Generic[CommandT]):
         """
         replies = await self._round(commands)
         for _ in range(ROUNDS):
-            pending = [index for index, reply in enumerate(replies) if self._must_repeat(reply)]
+            pending = self._pending(replies)
             if not pending:
                 return replies
             repeated = await self._repeat([(commands[index], replies[index]) for index in pending])
@@ -63,8 +63,14 @@ class Dispatcher(Generic[CommandT]):
                 replies[index] = reply
         raise BackendConnectionError(f"redis redirected a command {ROUNDS} times; the cluster does not settle")
 
-    def _must_repeat(self, reply: Reply) -> bool:
-        return isinstance(reply, Redirect) or self._again(reply)
+    def _pending(self, replies: Sequence[Reply]) -> list[int]:
+        """Return which commands were not run."""
+        refused = self._again is not None and self._again in replies
+        if not refused and not has_errors(replies):
+            return []
+        return [
+            n for n, reply in enumerate(replies) if isinstance(reply, Redirect) or (refused and reply == self._again)
+        ]
 
     async def _round(self, commands: Sequence[CommandT]) -> list[Reply]:
         await self._topology.find()
@@ -125,7 +131,7 @@ class Dispatcher(Generic[CommandT]):
         return (await wire.call(b"".join(packed), 2 * len(commands)))[1::2]
 
     def _judge(self, wire: Wire, replies: list[Reply]) -> list[Reply]:
-        for reply in replies:
+        for reply in replies if has_errors(replies) else ():
             if isinstance(reply, Unloaded):
                 wire.retire()
             elif isinstance(reply, BackendConnectionError):

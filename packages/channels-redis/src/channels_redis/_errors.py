@@ -7,6 +7,7 @@ Everything else that the server says no to is a `BackendError` and says in words
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from redis import exceptions as driver
@@ -21,6 +22,7 @@ __all__ = (
     "explain_driver",
     "explain_loss",
     "explain_reply",
+    "has_errors",
     "is_demotion",
 )
 
@@ -121,6 +123,11 @@ def explain_loss(error: BaseException) -> str | None:
             "or out of clients (maxclients)?"
         )
     return None
+
+
+def has_errors(replies: Sequence[object]) -> bool:
+    """Return whether any of many replies is an error; hardly more work for a thousand good ones than for one."""
+    return any(issubclass(kind, Exception) for kind in set(map(type, replies)))
 
 
 def is_demotion(error: object) -> bool:

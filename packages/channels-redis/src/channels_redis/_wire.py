@@ -135,9 +135,15 @@ class Wire(asyncio.Protocol):
             raise BackendConnectionError(f"redis at {self.address} closed the connection at once")
 
     def _read_replies(self) -> None:
-        gets = self._reader.gets
+        gets, calls = self._reader.gets, self._calls
         while (reply := gets()) is not NOTHING:
-            if PUSH is None or type(reply) is not PUSH:
+            if PUSH is not None and type(reply) is PUSH:
+                continue
+            # Most replies belong to a large batch and are not its last.
+            if calls and calls[0].missing > 1 and not calls[0].error_ends:
+                calls[0].missing -= 1
+                calls[0].replies.append(reply)
+            else:
                 self._answer(reply)
 
     def _answer(self, reply: Reply) -> None:

@@ -63,9 +63,9 @@ class RedisChannelsPubSubBackend(RedisBackend):
         return cls(redis=read_settings(url), key_prefix=options.key_prefix)
 
     async def _publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
-        target = self._target
-        replies = await self._send([(target(channel), each.data) for each in batch for channel in each.channels])
-        return split_outcomes([len(each.channels) for each in batch], replies)
+        known, target = self._targets.get, self._target
+        commands = [(known(channel) or target(channel), each.data) for each in batch for channel in each.channels]
+        return split_outcomes(batch, await self._send(commands))
 
     async def _send(self, commands: Sequence[Command]) -> list[Reply]:
         if not commands:
@@ -76,14 +76,13 @@ class RedisChannelsPubSubBackend(RedisBackend):
         return await dispatcher.send(commands)
 
     def _target(self, channel: str) -> _Target:
-        target = self._targets.get(channel)
-        if target is None:
-            if len(self._targets) >= MAX_TARGETS:
-                self._targets.clear()
-            name = self._live_name(channel)
-            # An empty payload packed and cut off: what is left is everything in front of the payload.
-            head = pack(self._dialect.publish, name, b"").removesuffix(b"$0\r\n\r\n")
-            target = self._targets[channel] = _Target(name, head)
+        """Make and keep the target of a channel."""
+        if len(self._targets) >= MAX_TARGETS:
+            self._targets.clear()
+        name = self._live_name(channel)
+        # An empty payload packed and cut off: what is left is everything in front of the payload.
+        head = pack(self._dialect.publish, name, b"").removesuffix(b"$0\r\n\r\n")
+        target = self._targets[channel] = _Target(name, head)
         return target
 
     def _live_name(self, channel: str) -> bytes:

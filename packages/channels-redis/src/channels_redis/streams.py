@@ -121,7 +121,7 @@ class RedisChannelsStreamBackend(RedisBackend):
     async def _publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
         runs, indices = group_runs(batch, self._keys_of)
         replies = await self._send(runs) if runs else []
-        return split_outcomes([len(each.channels) for each in batch], [replies[index] for index in indices])
+        return split_outcomes(batch, [replies[index] for index in indices])
 
     async def publish_probe(self, channel: str, data: bytes) -> None:
         dispatcher = Dispatcher[bytes](
@@ -162,7 +162,7 @@ class RedisChannelsStreamBackend(RedisBackend):
             key=lambda run: run.keys.record,
             pack_all=lambda wire, some: pack_runs(some, wire.note, self._fresh_epoch),
             line=lambda node: node.publishing,
-            again=lambda reply: reply == OUT_OF_ORDER,
+            again=OUT_OF_ORDER,
         )
         replies = await dispatcher.send(runs)
         if BORDER in replies:
@@ -211,7 +211,7 @@ class RedisChannelsStreamBackend(RedisBackend):
         return keys
 
     def _live_name(self, channel: str) -> bytes:
-        return make_keys(self._prefix, channel, self._database).live
+        return self._keys_of(channel).live
 
     def _read_event(self, channel: str, payload: bytes) -> Event | None:
         envelope = self._envelopes.read(payload)
