@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, Self
 
 import msgspec
@@ -174,18 +174,17 @@ class PostgresChannelsBackend(ChannelsBackend):
     def _judge(self, batch: Sequence[Publication]) -> list[BackendError | None]:
         """Return who is refused beforehand; the names are looked at once, and not for each event."""
         limit = self._options.max_payload
-        suspects = {channels for channels in {each.channels for each in batch} if self._has_long_name(channels)}
+        suspects: set[tuple[str, ...]] = set()
+        if self.keeps_history:
+            suspects = {channels for channels in {each.channels for each in batch} if _has_long_name(channels)}
         return [self._refusal(each) if len(each.data) > limit or each.channels in suspects else None for each in batch]
 
     def _refusal(self, publication: Publication) -> BackendError | None:
         if len(publication.data) > self._options.max_payload:
             return BackendError(f"event of {len(publication.data)} bytes, {self._options.max_payload} are taken")
-        if self._has_long_name(publication.channels):
+        if self.keeps_history and _has_long_name(publication.channels):
             return BackendError(f"a channel's name has more than {MAX_NAME_BYTES} bytes, more than an index takes")
         return None
-
-    def _has_long_name(self, channels: Sequence[str]) -> bool:
-        return self.keeps_history and any(map(_is_too_long, channels))
 
     def _check_size(self, data: bytes) -> None:
         if len(data) > self._options.max_payload:
@@ -197,6 +196,10 @@ class PostgresChannelsBackend(ChannelsBackend):
         if self._session is None:
             raise NotStarted("the PostgreSQL backend is not started; call on_startup first")
         return self._session
+
+
+def _has_long_name(channels: Iterable[str]) -> bool:
+    return any(map(_is_too_long, channels))
 
 
 def _is_too_long(name: str) -> bool:
