@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Sequence
 
 import broken_histories as histories
 import broken_lifecycles as lifecycles
@@ -84,6 +86,22 @@ def test_what_a_backend_leaves_behind_fails_whatever_rule_runs(backend: type[Rem
     outcome = prove(RULES["subscribing-twice-delivers-once"], BrokenSubject(backend), "one")
     assert outcome.status == "failed"
     assert complaint in outcome.detail
+
+
+def test_a_complaint_of_the_event_loop_names_its_culprit() -> None:
+    """A task that failed and that nobody looked at is told with its name, or nobody finds it."""
+
+    class Forgets(RemoteBackend):
+        async def subscribe(self, channels: Sequence[str]) -> None:
+            await super().subscribe(channels)
+            await asyncio.wait([asyncio.create_task(self.fail())])
+
+        async def fail(self) -> None:
+            raise OSError("gone")
+
+    outcome = prove(RULES["subscribing-twice-delivers-once"], BrokenSubject(Forgets), "one")
+    assert outcome.status == "failed"
+    assert re.search("never retrieved OSError.*gone.*Forgets.fail", outcome.detail)
 
 
 def test_the_plugin_says_that_a_payload_is_too_large() -> None:

@@ -147,7 +147,8 @@ def _no_warnings() -> Iterator[None]:
 
 
 def _complaint(context: dict[str, Any]) -> str:
-    return f"{context.get('message')} {context.get('exception')!r}"
+    culprit = context.get("task") or context.get("future") or context.get("handle") or ""
+    return f"{context.get('message')} {context.get('exception')!r} {culprit}".rstrip()
 
 
 def _told(error: BaseException) -> str:
