@@ -14,7 +14,7 @@ from channels_bench.systems.base import Stream, System
 
 __all__ = ("OUTAGE_AFTER", "Tally", "outage_receive", "outage_send", "tally")
 
-RATE: Final = 100
+RATE: Final = 50
 """Events per second of each system: all of them run at once, and none of them may be short of a processor."""
 
 OUTAGE_AFTER: Final = 1.5

@@ -181,11 +181,11 @@ def _latency(section: str, systems: Iterable[str]) -> Workload:
 def _outage(section: str, systems: Iterable[str]) -> Workload:
     return Workload(
         name=f"{section}/outage",
-        title="outage: the broker is away for a second while 100 events per second are published",
+        title="outage: the broker is away for a second while 50 events per second are published",
         unit="events lost silently",
         task="outage_receive",
         systems=tuple(systems),
-        count=500,
+        count=250,
         seconds=None,
         higher_is_better=False,
         feeder="outage_send",
