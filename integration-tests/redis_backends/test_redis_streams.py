@@ -274,6 +274,7 @@ async def test_databases_are_apart(start: Start, redis_broker: Broker, channel: 
     assert [event.data for event in (await one.history(channel)).events] == [b"one"]
 
 
+@pytest.mark.timeout(240)
 async def test_cancelled_calls_never_mix_up_answers(start: Start, streams_url: str, channel: str) -> None:
     """Calls cancelled at random moments: every later call gets its own answer, and nothing is stored twice."""
     instance = await start(streams_url)

@@ -208,11 +208,11 @@ async def first_answer(asking: Iterable[Awaitable[AnswerT]]) -> AnswerT:
     try:
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                error = task.exception()
-                if error is None:
-                    return task.result()
-                errors.append(error)
+            # All of them are looked at: the loop complains of a task whose error nobody has seen.
+            failed = {task: error for task in done if (error := task.exception()) is not None}
+            for task in done - failed.keys():
+                return task.result()
+            errors += failed.values()
     finally:
         for task in pending:
             task.cancel()
