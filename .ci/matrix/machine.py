@@ -33,10 +33,10 @@ def facts() -> list[str]:
 
 
 def tested_commit() -> str:
-    """Return the last commit that touched more than the table, which is not under test."""
-    table = ":!docs/reference/test-matrix.md"
-    commit = output("git", "log", "-1", "--format=%h", "--", ".", table)
-    return commit + ("+changes" if output("git", "status", "--porcelain", "--", ".", table) else "")
+    """Return the last commit that touched more than what is not under test: results, and the benchmarks."""
+    others = (":!docs/reference/test-matrix.md", ":!docs/explanation/performance*", ":!benchmarks")
+    commit = output("git", "log", "-1", "--format=%h", "--", ".", *others)
+    return commit + ("+changes" if output("git", "status", "--porcelain", "--", ".", *others) else "")
 
 
 def output(*command: str) -> str:

@@ -35,7 +35,8 @@ The deque floor is a deque and one future per subscriber, consumed with `async f
 the callback floor has no consumer tasks at all. PostgreSQL runs with `fsync=off`, for everybody.
 Events are 100 bytes.
 The garbage collector runs as usual, but what a round has set up is kept out of its way (`gc.freeze`).
-A system that takes more than eight seconds to leave is not waited for: *left* says how many had left by then.
+A system that takes more than eight seconds to leave is not waited for: its number is projected from those that had
+left by then, which is what *left* says.
 What is asked of a broker when idle is what the kernel counts on the process's own connections.
 
 In an outage, *accepted* is what the system said it had published; *lost* is what of it a subscriber never got;
