@@ -98,10 +98,10 @@ def sections() -> list[Section]:
 
 
 def _unit_sections() -> Iterator[Section]:
-    """Repeat the tests of all packages twenty times; those in a browser have a section of their own."""
-    for number, name in enumerate("abcde"):
-        seeds = range(4 * number + 1, 4 * number + 5)
-        yield Section(f"unit-{name}", _repeats(("packages", f"--ignore={_PAGE}"), seeds), _nothing)
+    """Repeat the tests of all packages twenty times; the kit on memory and the browser have sections of their own."""
+    target = ("packages", f"--ignore={_MEMORY_KIT}", f"--ignore={_PAGE}")
+    for name, first in zip("abcdefg", range(1, 21, 3), strict=True):
+        yield Section(f"unit-{name}", _repeats(target, range(first, min(first + 3, 21))), _nothing)
 
 
 def _on_server(broker: str, server: str) -> Section:
