@@ -112,3 +112,12 @@ def test_only_selects_by_section_and_by_workload() -> None:
     assert {each.section for each in select(["redis"], quick=False)} == {"redis"}
     assert {each.name for each in select(["latency"], quick=False)} == {"redis/latency", "postgres/latency"}
     assert len({each.name for each in WORKLOADS}) == len(WORKLOADS)
+
+
+def test_a_quick_run_leaves_slow_peers_out_and_keeps_ours() -> None:
+    """Every workload of it still has one of ours and somebody to compare it with."""
+    for each in select([], quick=True):
+        kinds = {SYSTEMS[name].kind for name in each.systems}
+        assert "ours" in kinds
+        assert kinds - {"ours"}
+        assert "faststream" not in each.systems

@@ -12,7 +12,7 @@ from typing import Final
 from channels_bench.jobs import SETTLE, Job, Sample
 from channels_bench.systems.base import Stream, System
 
-__all__ = ("OUTAGE_AFTER", "Tally", "outage_receive", "outage_send", "tally")
+__all__ = ("OUTAGE_AFTER", "RATE", "Tally", "outage_receive", "outage_send", "tally")
 
 RATE: Final = 50
 """Events per second of each system: all of them run at once, and none of them may be short of a processor."""

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from channels_bench.catalogue import SYSTEMS
 from channels_bench.measure import Measured
-from channels_bench.outage import OUTAGE_AFTER, tally
+from channels_bench.outage import OUTAGE_AFTER, RATE, tally
 from channels_bench.plan import Workload
 from channels_bench.processes import Pool, WorkerError
+from channels_bench.servers import Servers
 
 __all__ = ("Runner",)
 
@@ -34,17 +35,17 @@ class Runner:
 
     Args:
         pool: The workers.
-        restart: Restarts the servers.
+        servers: What is restarted in an outage.
         repeats: Rounds that count.
         shorten: What the length of a round is multiplied with.
         tick: Called after each system's round, with what comes next.
     """
 
     def __init__(
-        self, pool: Pool, restart: Callable[[], None], *, repeats: int, shorten: float, tick: Callable[[str], None]
+        self, pool: Pool, servers: Servers, *, repeats: int, shorten: float, tick: Callable[[str], None]
     ) -> None:
         self._pool: Final = pool
-        self._restart: Final = restart
+        self._servers: Final = servers
         self._repeats: Final = repeats
         self._shorten: Final = shorten
         self._tick: Final = tick
@@ -138,19 +139,30 @@ class Runner:
     def _outage(self, workload: Workload) -> dict[str, Measured]:
         """Run all systems at once, on a channel each."""
         errors: dict[str, str] = {}
-        for step in (self._prepare, self._follow, self._ready, self._connect, self._connected, self._go):
+        for step in (self._prepare, self._follow, self._ready, self._connect, self._connected):
             self._all(errors, step, workload)
-        time.sleep(OUTAGE_AFTER)
-        self._restart()
+        self._servers.keep_data(True)
+        self._all(errors, self._go, workload)
+        in_time = self._restart(workload)
         sent = self._all(errors, self._sent, workload)
         self._all(errors, self._published, workload)
         got = self._all(errors, self._got, workload)
+        self._servers.keep_data(False)
+        if not in_time:
+            errors = dict.fromkeys(workload.systems, "nobody published any more when the broker came back")
         for system in workload.systems:
             self._pool.drop(system)
         return {
             system: Measured(error=errors[system]) if system in errors else _counted(sent[system], got[system])
             for system in workload.systems
         }
+
+    def _restart(self, workload: Workload) -> bool:
+        """Return whether the outage was over while there was still something to publish."""
+        began = time.monotonic()
+        time.sleep(OUTAGE_AFTER)
+        self._servers.restart()
+        return time.monotonic() - began < workload.count / RATE
 
     def _all(self, errors: dict[str, str], step: Callable[..., Any], workload: Workload) -> dict[str, Any]:
         return {system: self._try(errors, system, step, workload) for system in workload.systems}

@@ -75,7 +75,7 @@ class Session:
         task = bar.add_task("starting", total=None)
         runner = Runner(
             pool,
-            servers.restart,
+            servers,
             repeats=1 if self.quick else self.repeats,
             shorten=QUICK if self.quick else 1.0,
             tick=lambda what: bar.update(task, description=what[:60], advance=1),
