@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +16,7 @@ from channels_core.exceptions import BackendConnectionError, BacklogOverflow, No
 from channels_core.subscriber import Subscriber
 from channels_litestar import _ending
 from channels_litestar._access import Access
+from channels_litestar._deadline import SendDeadline
 from channels_litestar._ending import Ended
 from channels_litestar._options import HandlerOptions
 from channels_litestar._race import race
@@ -53,6 +53,7 @@ class Stream(ABC):
         self._channel: Final = channel
         self._plugin: Final = plugin
         self._options: Final = options
+        self._deadline: Final = SendDeadline(options.send_timeout)
         self._access: Final = Access(connection, channel, options.authorize, options.authorize_interval)
 
     async def _run(self, start: Start) -> None:
@@ -102,8 +103,7 @@ class Stream(ABC):
     async def _send_in_time(self, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
         """Send one message; a client that does not take it in time is given up, one that has gone is noticed."""
         try:
-            async with asyncio.timeout(self._options.send_timeout):
-                await send(message)
+            await self._deadline.send(send, message)
         except TimeoutError as exc:
             raise Ended(_ending.STUCK) from exc
         except (OSError, WebSocketDisconnect) as exc:
