@@ -528,6 +528,16 @@ def test_a_run_that_does_not_fit_ends_where_the_stream_takes_no_more(strategy: B
     assert drain(backlog) == [event(1), event(2)]
 
 
+def test_a_run_that_makes_an_unlimited_backlog_large_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a limit everything is kept, and the warning comes where it would have come for each event alone."""
+    backlog = make()
+    push_all((backlog,), [event(1)] * (WARN_AT - 1))
+    push_all((backlog,), [event(2)] * 3)
+
+    assert len(backlog) == WARN_AT + 2
+    assert f"{WARN_AT} events wait" in caplog.text
+
+
 def test_a_run_that_does_not_fit_is_dropped_one_by_one() -> None:
     """Events that come together are dropped as if each had come alone."""
     backlog = make(3, "dropleft")

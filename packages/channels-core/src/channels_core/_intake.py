@@ -66,9 +66,9 @@ class Intake:
         try:
             self._hand_on()
         except Exception as exc:
+            assert self._reader is not None, "a burst has a reader"
             self._error = exc
-            if self._reader is not None:
-                self._reader.cancel()
+            self._reader.cancel()
 
     def _hand_on(self) -> None:
         if self._waiting:

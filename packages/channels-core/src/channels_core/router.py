@@ -75,16 +75,16 @@ class Router:
         """Fan out at once those events from ``start`` on that follow each other in one channel; returns their end."""
         event = events[start]
         channel = self._channels.get(event.channel)
-        if channel is None or channel.held is not None:
-            if channel is None:
-                self.on_stray(event)
-            elif channel.held is not None:
-                channel.held.append(event)
+        if channel is None:
+            self.on_stray(event)
+            return start + 1
+        if channel.held is not None:
+            channel.held.append(event)
             return start + 1
         if event.position is None:
             end = _end_of_run(events, start)
         else:
-            end = _end_of_sequence(events, start, channel.head)
+            end = _end_of_sequence(events, start, channel.head or ORIGIN)
             if end == start:
                 if not self._is_next(channel, event, event.position):
                     return start + 1
@@ -353,10 +353,8 @@ def _end_of_run(events: Sequence[Event], start: int) -> int:
     return len(events)
 
 
-def _end_of_sequence(events: Sequence[Event], start: int, head: Position | None) -> int:
+def _end_of_sequence(events: Sequence[Event], start: int, head: Position) -> int:
     """Find the end of the events that follow ``head``, one by one, in one channel and epoch."""
-    if head is None:
-        return start
     name, epoch, offset = events[start].channel, head.epoch, head.offset
     for end in range(start, len(events)):
         event = events[end]
