@@ -36,6 +36,14 @@ _LATENCY: Final = {
 }
 """Why a single event may take longer than with the best peer."""
 
+_STORED: Final = (
+    "the floor carries bare payloads from connection to connection. With history each event is numbered, stored and "
+    "told apart by its position on the way, which is most of the time that fanning out does not take; "
+    "without history, where both carry the same, the goal is met"
+)
+_CROWD: Final = dict.fromkeys(("ours-redis-streams", "ours-asyncpg-history", "ours-psycopg-history"), _STORED)
+"""Why fanning out from a broker may be slower than a callback on its driver."""
+
 
 def _memory() -> Iterator[Goal]:
     """Issue 5, in memory."""
@@ -74,7 +82,8 @@ def _brokers() -> Iterator[Goal]:
     for section, ours, peers, floor, name in _BROKERS:
         crowd, one, late = f"{section}/fan-out-1000", f"{section}/fan-out-1", f"{section}/latency"
         yield Goal(f"{name}: fan-out 1 → 1,000, of the best peer", Compare(crowd, ours, peers), 5)
-        yield Goal(f"{name}: fan-out 1 → 1,000, of the callback floor", Compare(crowd, ours, (floor,)), 0.4)
+        text = f"{name}: fan-out 1 → 1,000, of the callback floor"
+        yield Goal(text, Compare(crowd, ours, (floor,)), 0.4, why=_CROWD.get(ours, ""))
         yield Goal(f"{name}: fan-out 1 → 1, of the best peer", Compare(one, ours, peers), 10)
         text = f"{name}: latency p99 at 500/s, of the best peer"
         yield Goal(text, Compare(late, ours, peers), 1, why=_LATENCY.get(ours, ""))
