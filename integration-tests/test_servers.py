@@ -16,7 +16,7 @@ import redis
 from channels_harness import PostgresServer, RedisCluster, RedisSentinel, RedisServer, binaries
 from channels_harness.binaries import PostgresFlavour, RedisFlavour, available_redis
 from channels_harness.brokers import Broker, backend_url, start_broker
-from channels_harness.ports import is_given
+from channels_harness.ports import free_port, is_given
 
 
 @pytest.mark.parametrize("flavour", ["valkey9", "redis62"])
@@ -45,6 +45,14 @@ def test_a_server_without_a_wheel_is_replaced_and_says_so(monkeypatch: pytest.Mo
         broker = start_broker("redis62", stack)
         assert not broker.version.startswith("Redis 6.2")
         assert f"{available_redis('redis62')} stands in" in str(broker)
+
+
+def test_a_port_and_its_companion_are_both_given() -> None:
+    """A server that takes two ports gets both from where outgoing connections get none."""
+    port = free_port(companion=10_000)
+    assert is_given(port)
+    assert is_given(port + 10_000)
+    assert port + 10_000 <= 32_000
 
 
 def test_ports_are_given_once_on_a_machine() -> None:

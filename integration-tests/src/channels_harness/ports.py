@@ -24,14 +24,24 @@ _claims: Final[list[int]] = []
 theirs first, and other test runs draw at the same time."""
 
 
-def free_port() -> int:
-    """Return a port on which nobody listened a moment ago, and which no process on this machine is given as well."""
+def free_port(*, companion: int = 0) -> int:
+    """Return a port on which nobody listened a moment ago, and which no process on this machine is given as well.
+
+    Args:
+        companion: How far above it lies another port that the server takes, and that must be free in the same way.
+    """
     for _ in range(_ATTEMPTS):
-        port = _draw.randint(*_RANGE)
-        if _is_free(port) and (claim := _claim(port)) is not None:
-            _claims.append(claim.detach())
+        port = _draw.randint(_RANGE[0], _RANGE[1] - companion)
+        if all(_take(each) for each in {port, port + companion}):
             return port
     raise RuntimeError(f"no free port found between {_RANGE[0]} and {_RANGE[1]}")
+
+
+def _take(port: int) -> bool:
+    if not _is_free(port) or (claim := _claim(port)) is None:
+        return False
+    _claims.append(claim.detach())
+    return True
 
 
 def is_given(port: int) -> bool:
