@@ -313,8 +313,11 @@ WORKLOADS: Final = (
 )
 
 
-_NOT_QUICK: Final = ("litestar-redis-streams", "broadcaster-redis-streams", "faststream", "django")
-"""Peers that never were the fastest of their kind, and take the longest to start."""
+_NOT_QUICK: Final = (
+    "litestar-redis-streams", "broadcaster-redis-streams", "faststream", "django", "litestar-psycopg",
+    "ours-psycopg-history",
+)  # fmt: skip
+"""Peers that never were the fastest of their kind and take the longest to start, and one of ours that has a twin."""
 
 
 def select(only: Iterable[str], *, quick: bool) -> list[Workload]:
