@@ -125,7 +125,7 @@ class AsyncPgLink(Link):
         return self._connection.is_closed()
 
     async def fetch(self, statement: str, *arguments: Argument) -> Sequence[Row]:
-        with _translated():
+        with _translated(self._connection):
             if not self._pooled:
                 return await self._connection.fetch(statement, *arguments)
             await self._connection.execute("BEGIN")
@@ -134,16 +134,16 @@ class AsyncPgLink(Link):
             return rows
 
     async def run(self, script: str) -> None:
-        with _translated():
+        with _translated(self._connection):
             await self._connection.execute(script)
 
     async def listen(self, names: Collection[str]) -> None:
-        with _translated():
+        with _translated(self._connection):
             for name in names:
                 await self._connection.add_listener(name, self._notified)
 
     async def unlisten(self, names: Collection[str]) -> None:
-        with _translated():
+        with _translated(self._connection):
             for name in names:
                 await self._connection.remove_listener(name, self._notified)
 
@@ -166,7 +166,7 @@ class AsyncPgLink(Link):
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(connection: Connection | None = None) -> Iterator[None]:
     try:
         yield
     except asyncpg.InvalidCachedStatementError as exc:
@@ -175,6 +175,11 @@ def _translated() -> Iterator[None]:
         raise error_of(exc.sqlstate, str(exc)) from exc
     except (asyncpg.InternalClientError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
         raise _client_error(exc) from exc
+    except AttributeError as exc:
+        # A connection that is lost forgets its protocol, and a call between two of its round trips trips over that.
+        if connection is None or not connection.is_closed():
+            raise
+        raise BackendConnectionError("the connection was lost in the middle of a call") from exc
 
 
 def _client_error(exc: Exception) -> BackendConnectionError | BackendError:
