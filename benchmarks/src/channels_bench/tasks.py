@@ -6,7 +6,7 @@ import asyncio
 import gc
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,23 +51,21 @@ async def _take(streams: Sequence[Stream], count: int) -> list[asyncio.Task[byte
 
 async def publish_background(system: System, job: Job) -> Sample:
     """Events per second, until the server has accepted the last."""
-    events = payloads(job.count)
-    with frozen():
-        started = time.perf_counter()
-        await system.pour(events, CHANNEL)
-        await system.flush()
-        return rate(job.count, started)
+    return await _publish(system, system.pour(payloads(job.count), CHANNEL), job.count)
 
 
 async def publish_many(system: System, job: Job) -> Sample:
     """Events per second to fifty channels in turn, until the server has accepted the last."""
-    events = payloads(job.count)
     channels = [f"channel-{number}" for number in range(MANY)]
+    return await _publish(system, system.pour_many(payloads(job.count), channels), job.count)
+
+
+async def _publish(system: System, pouring: Awaitable[None], count: int) -> Sample:
     with frozen():
         started = time.perf_counter()
-        await system.pour_many(events, channels)
+        await pouring
         await system.flush()
-        return rate(job.count, started)
+        return rate(count, started)
 
 
 async def publish_awaited(system: System, job: Job) -> Sample:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
-__all__ = ("BURST", "Stream", "System")
+__all__ = ("BURST", "Bursts", "Stream", "System")
 
 BURST = 100
 """Events handed over before the publisher lets others run, the same for every system."""
@@ -84,6 +85,26 @@ class System(ABC):
     async def read_history(self, channel: str, count: int) -> int:
         """Subscribe with history and return how many events of it came."""
         raise NotImplementedError(f"{type(self).__name__} keeps no history")
+
+
+class Bursts(System):
+    """A system whose ``plugin`` publishes in the background and returns at once."""
+
+    plugin: Any
+
+    async def pour(self, events: Sequence[bytes], channel: str) -> None:
+        publish = self.plugin.publish
+        for start in range(0, len(events), BURST):
+            for data in events[start : start + BURST]:
+                publish(data, channel)
+            await asyncio.sleep(0)
+
+    async def pour_many(self, events: Sequence[bytes], channels: Sequence[str]) -> None:
+        publish, many = self.plugin.publish, len(channels)
+        for start in range(0, len(events), BURST):
+            for number, data in enumerate(events[start : start + BURST], start):
+                publish(data, channels[number % many])
+            await asyncio.sleep(0)
 
 
 _sending: set[asyncio.Future[None]] = set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from litestar.channels.backends.psycopg import PsycoPgChannelsBackend
 from litestar.channels.backends.redis import RedisChannelsPubSubBackend, RedisChannelsStreamBackend
 from redis.asyncio import Redis
 
-from channels_bench.systems.base import BURST, Stream, System
+from channels_bench.systems.base import Bursts, Stream
 
 
 class LitestarStream(Stream):
@@ -34,7 +33,7 @@ class LitestarStream(Stream):
         await self._plugin.unsubscribe(self._subscriber)
 
 
-class Litestar(System):
+class Litestar(Bursts):
     """The plugin, on a backend that a subclass makes."""
 
     @abstractmethod
@@ -42,44 +41,30 @@ class Litestar(System):
         """Return a new backend."""
 
     async def start(self) -> None:
-        self._plugin = ChannelsPlugin(self.make_backend(), arbitrary_channels_allowed=True)
-        await self._plugin._on_startup()
+        self.plugin = ChannelsPlugin(self.make_backend(), arbitrary_channels_allowed=True)
+        await self.plugin._on_startup()
 
     async def stop(self) -> None:
-        await self._plugin._on_shutdown()
+        await self.plugin._on_shutdown()
 
     async def subscribe(self, channel: str) -> Stream:
-        return LitestarStream(self._plugin, await self._plugin.subscribe(channel))
+        return LitestarStream(self.plugin, await self.plugin.subscribe(channel))
 
     async def publish(self, data: bytes, channel: str) -> None:
-        await self._plugin.wait_published(data, channel)
-
-    async def pour(self, events: Sequence[bytes], channel: str) -> None:
-        publish = self._plugin.publish
-        for start in range(0, len(events), BURST):
-            for data in events[start : start + BURST]:
-                publish(data, channel)
-            await asyncio.sleep(0)
-
-    async def pour_many(self, events: Sequence[bytes], channels: Sequence[str]) -> None:
-        publish, many = self._plugin.publish, len(channels)
-        for start in range(0, len(events), BURST):
-            for number, data in enumerate(events[start : start + BURST], start):
-                publish(data, channels[number % many])
-            await asyncio.sleep(0)
+        await self.plugin.wait_published(data, channel)
 
     async def flush(self) -> None:
-        queue: Any = self._plugin._pub_queue
+        queue: Any = self.plugin._pub_queue
         await queue.join()
 
     def send(self, data: bytes, channel: str) -> None:
-        self._plugin.publish(data, channel)
+        self.plugin.publish(data, channel)
 
     async def join_many(self, channels: Sequence[str]) -> Sequence[Stream]:
-        return [LitestarStream(self._plugin, await self._plugin.subscribe(channels))]
+        return [LitestarStream(self.plugin, await self.plugin.subscribe(channels))]
 
     async def read_history(self, channel: str, count: int) -> int:
-        stream = LitestarStream(self._plugin, await self._plugin.subscribe(channel, history=count))
+        stream = LitestarStream(self.plugin, await self.plugin.subscribe(channel, history=count))
         await stream.take(count)
         await stream.close()
         return count

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar
 
-from channels_bench.systems.base import BURST, Stream, System
+from channels_bench.systems.base import Bursts, Stream
 from channels_core import ChannelsPlugin, Event, Gap, Subscriber
 
 
@@ -34,7 +34,7 @@ class ChannelsStream(Stream):
         await self._subscriber.stop()
 
 
-class Channels(System):
+class Channels(Bursts):
     """The plugin on the backend that the URL names."""
 
     scheme: ClassVar = ""
@@ -45,46 +45,32 @@ class Channels(System):
     def __init__(self, url: str) -> None:
         scheme, _, rest = url.partition("://")
         super().__init__(f"{self.scheme or scheme}://{rest}{self.query}")
-        self._plugin = ChannelsPlugin(self.url, arbitrary_channels_allowed=True, max_pending=10_000_000)
+        self.plugin = ChannelsPlugin(self.url, arbitrary_channels_allowed=True, max_pending=10_000_000)
 
     async def start(self) -> None:
-        await self._plugin.start()
+        await self.plugin.start()
 
     async def stop(self) -> None:
-        await self._plugin.stop()
+        await self.plugin.stop()
 
     async def subscribe(self, channel: str) -> Stream:
-        return ChannelsStream(await self._plugin.subscribe(channel))
+        return ChannelsStream(await self.plugin.subscribe(channel))
 
     async def publish(self, data: bytes, channel: str) -> None:
-        await self._plugin.wait_published(data, channel)
-
-    async def pour(self, events: Sequence[bytes], channel: str) -> None:
-        publish = self._plugin.publish
-        for start in range(0, len(events), BURST):
-            for data in events[start : start + BURST]:
-                publish(data, channel)
-            await asyncio.sleep(0)
-
-    async def pour_many(self, events: Sequence[bytes], channels: Sequence[str]) -> None:
-        publish, many = self._plugin.publish, len(channels)
-        for start in range(0, len(events), BURST):
-            for number, data in enumerate(events[start : start + BURST], start):
-                publish(data, channels[number % many])
-            await asyncio.sleep(0)
+        await self.plugin.wait_published(data, channel)
 
     async def flush(self) -> None:
-        while self._plugin.stats().pending:  # noqa: ASYNC110 - what users can do as well
+        while self.plugin.stats().pending:  # noqa: ASYNC110 - what users can do as well
             await asyncio.sleep(0.001)
 
     def send(self, data: bytes, channel: str) -> None:
-        self._plugin.publish(data, channel)
+        self.plugin.publish(data, channel)
 
     async def join_many(self, channels: Sequence[str]) -> Sequence[Stream]:
-        return [ChannelsStream(await self._plugin.subscribe(channels))]
+        return [ChannelsStream(await self.plugin.subscribe(channels))]
 
     async def read_history(self, channel: str, count: int) -> int:
-        stream = ChannelsStream(await self._plugin.subscribe(channel, history=count))
+        stream = ChannelsStream(await self.plugin.subscribe(channel, history=count))
         await stream.take(count)
         await stream.close()
         return count

@@ -17,7 +17,7 @@ from litestar.channels.backends.memory import MemoryChannelsBackend
 from litestar.channels.backends.redis import RedisChannelsPubSubBackend
 from redis.asyncio import Redis
 
-from channels_bench.systems.base import BURST, Stream, System
+from channels_bench.systems.base import Bursts, Stream, System
 from channels_litestar import ChannelsPlugin
 
 Receive = Callable[[], Any]
@@ -57,20 +57,7 @@ class Web(System):
         await self.pour([data], channel)
 
 
-class Bursts(Web):
-    """A plugin that publishes in the background."""
-
-    plugin: Any
-
-    async def pour(self, events: Sequence[bytes], channel: str) -> None:
-        publish = self.plugin.publish
-        for start in range(0, len(events), BURST):
-            for data in events[start : start + BURST]:
-                publish(data, channel)
-            await asyncio.sleep(0)
-
-
-class Channels(Bursts):
+class Channels(Web, Bursts):
     def make_app(self) -> Any:
         self.plugin = ChannelsPlugin(
             self.url, channels=[_CHANNEL], create_ws_route_handlers=True, ws_handler_base_path="/ws"
@@ -78,7 +65,7 @@ class Channels(Bursts):
         return Litestar([], plugins=[self.plugin])
 
 
-class LitestarChannels(Bursts):
+class LitestarChannels(Web, Bursts):
     def make_app(self) -> Any:
         self.plugin = LitestarPlugin(
             self.make_backend(), channels=[_CHANNEL], create_ws_route_handlers=True, ws_handler_base_path="/ws"
