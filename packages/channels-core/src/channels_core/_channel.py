@@ -33,12 +33,14 @@ class Hold:
         self.overflowed = False
         self._limit: Final = limit
 
-    def push_gap(self, item: Event | Gap) -> None:
-        """Keep a gap, or an event."""
+    def push(self, item: Event | Gap) -> None:
+        """Keep an event or a gap."""
         if self._limit is not None and len(self.items) >= self._limit:
             self.overflowed = True
         else:
             self.items.append(item)
+
+    push_gap = push
 
 
 Sink = Backlog | Hold
@@ -111,7 +113,7 @@ class Channel:
         push_all(streams, events)
         for hold in holds:
             for event in events:
-                hold.push_gap(event)
+                hold.push(event)
         return len(events) * (len(streams) + len(holds))
 
     def _sort_sinks(self) -> tuple[Backlog, ...]:

@@ -55,6 +55,7 @@ class Lane(ABC, Generic[T]):
         self._link: Final = link
         self._settle: Final = settle
         self._idle: Final = asyncio.Event()
+        self._number = 0
 
     def __len__(self) -> int:
         """Return how many publications have no outcome yet."""
@@ -143,10 +144,6 @@ class BackgroundLane(Lane[tuple[bytes, tuple[str, ...]]]):
     in between, and a number that comes late is taken for a retry.
     """
 
-    def __init__(self, link: Link, settle: Settle) -> None:
-        super().__init__(link, settle)
-        self._number = 0
-
     def _next_batch(self) -> list[Publication]:
         taken = self._take()
         name, first = self.name, self._number + 1
@@ -162,7 +159,6 @@ class AwaitedLane(Lane[Publication]):
 
     def __init__(self, link: Link, settle: Settle) -> None:
         super().__init__(link, settle)
-        self._number = 0
         self._receipts: Final[dict[Key | None, Receipt]] = {}
 
     async def publish(self, data: bytes, channels: tuple[str, ...]) -> None:
