@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from channels_core.registry import create_backend
 from channels_harness import RedisSentinel, RedisServer
 from channels_harness.binaries import RedisFlavour
 from channels_harness.brokers import backend_url
+from channels_harness.greeting import greeting
 
 BOTH = pytest.mark.parametrize("variant", ["", "streams"])
 Give = Callable[..., str]
@@ -163,19 +162,6 @@ async def test_a_primary_that_became_a_replica(guarded: RedisServer) -> None:
             execute: Any = client.execute_command
             execute("REPLICAOF", "127.0.0.1", guarded.port)
         assert "READONLY" in await refusal(f"redis+streams://127.0.0.1:{replica.port}", BackendConnectionError)
-
-
-@asynccontextmanager
-async def greeting(words: bytes) -> AsyncIterator[str]:
-    """A server that says something and hangs up; no real one does so on loopback."""
-
-    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(words)
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(greet, "127.0.0.1") as server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 @BOTH
