@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from click.testing import Result
@@ -84,6 +84,15 @@ def test_channel_is_required(invoke: Invoke) -> None:
     assert "Missing argument 'CHANNEL...'" in result.stderr
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Take interrupts as a command at a terminal does: a shell lets what it runs in the background ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_cleanly(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end the command with exit code 0, and with the token."""
@@ -103,6 +112,7 @@ def test_signals_end_it_cleanly(invoke: Invoke, monkeypatch: pytest.MonkeyPatch,
     assert broker.keeps_history
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_ctrl_c_on_the_real_command() -> None:
     """The installed command, in a process of its own, ends cleanly on SIGINT."""
     command = [sys.executable, "-m", "channels_core.cli", "subscribe", "memory://?history=3", "news"]
