@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Final, Literal, Protocol, cast
 
 import msgspec
 
 from channels_core.events import Cursor, Event, Gap
 from channels_litestar._ending import GAP, MALFORMED, Ended
+from channels_litestar._fanout import encode_once
 
 __all__ = ("SUBPROTOCOL", "EnvelopedFrames", "Frames", "OnGap", "RawFrames", "SendMode", "describe_gap")
 
@@ -24,9 +24,6 @@ SendMode = Literal["text", "binary"]
 
 Message = dict[str, Any]
 """An ASGI message."""
-
-FANOUT_MEMO: Final = 32
-"""Envelopes kept, so that an event for many connections is encoded once; they fan out at about the same time."""
 
 
 class Frames(Protocol):
@@ -161,7 +158,7 @@ def write_token(event: Event) -> str | None:
     return str(Cursor({event.channel: event.position})) if event.position is not None else None
 
 
-@lru_cache(maxsize=FANOUT_MEMO)
+@encode_once
 def _encode_event(event: Event) -> str:
     text = read_text(event.data)
     binary = event.data if text is None else None

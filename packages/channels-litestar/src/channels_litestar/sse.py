@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 from contextlib import suppress
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Never
 
 import msgspec
@@ -18,7 +17,8 @@ from channels_core.events import Event, Gap
 from channels_core.subscriber import Subscriber
 from channels_litestar import _ending
 from channels_litestar._ending import Ended, Ending
-from channels_litestar._frames import FANOUT_MEMO, describe_gap, read_text, write_token
+from channels_litestar._fanout import encode_once
+from channels_litestar._frames import describe_gap, read_text, write_token
 from channels_litestar._options import HandlerOptions
 from channels_litestar._race import race
 from channels_litestar._start import Start, read_start
@@ -74,6 +74,8 @@ class SSEStream(Stream):
         except Exception:
             logger.exception("an event stream of channel %r failed", self._channel)
             await self._finish(_ending.BROKEN)
+        finally:
+            self._deadline.close()
 
     async def _read(self) -> Never:
         while (await self._receive())["type"] != "http.disconnect":
@@ -157,7 +159,7 @@ def _write_refusal(ending: Ending) -> Any:
     return respond
 
 
-@lru_cache(maxsize=FANOUT_MEMO)
+@encode_once
 def _encode_event(event: Event) -> bytes:
     """Write an event; what is not UTF-8 comes as base64 under ``event: binary``, since this is a text format."""
     token, text = write_token(event), read_text(event.data)
