@@ -104,6 +104,14 @@ def check_origin(connection: ASGIConnection[Any, Any, Any, Any], allowed: Collec
     origin = connection.headers.get("origin")
     if allowed is None or origin is None or origin in allowed:
         return
-    if SAME_ORIGIN in allowed and urlsplit(origin).netloc == connection.headers.get("host"):
+    if SAME_ORIGIN in allowed and _read_host(origin) == connection.headers.get("host"):
         return
     raise PermissionDeniedException(f"origin {origin!r} is not allowed")
+
+
+def _read_host(origin: str) -> str:
+    """Return the host and port of an origin, an empty string where it has none or cannot be read."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
