@@ -64,3 +64,14 @@ async def test_without_a_limit_there_is_no_timer() -> None:
     await deadline.send(client.send, "x")
     assert deadline._timer is None
     assert client.taken == ["x"]
+
+
+async def test_no_timer_outlives_the_connection() -> None:
+    """Who sends nothing more leaves nothing in the event loop."""
+    client, deadline = Client(), SendDeadline(60)
+    await deadline.send(client.send, "x")
+    timer = deadline._timer
+    assert timer is not None
+    deadline.close()
+    assert timer.cancelled()
+    deadline.close()

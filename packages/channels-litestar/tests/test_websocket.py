@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from litestar.connection import ASGIConnection
-from litestar.exceptions import NotAuthorizedException
+from litestar.exceptions import HTTPException, NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
 from live_site import (
     DEADLINE,
@@ -281,6 +281,22 @@ async def test_a_client_that_does_not_read_is_given_up() -> None:
         reset(stuck)
 
 
+async def test_a_client_that_answers_no_ping_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    """A connection that the server closed on its own, with bytes still to write, ends without an error in the log."""
+    async with Site(make_plugin(), ws_ping_interval=0.2, ws_ping_timeout=0.2) as site:
+        stuck = await site.connect("/chat", compression=None)
+        stuck.transport.pause_reading()
+        (served,) = site.server.server_state.connections
+        transport = served.transport
+        while not transport.get_write_buffer_size():
+            await site.plugin.wait_published("x" * 10_000, "chat")
+        await eventually(transport.is_closing)
+        await site.plugin.wait_published("too late", "chat")
+        await eventually(lambda: site.subscribers == 0)
+        reset(stuck)
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []
+
+
 async def test_authorize_is_asked_before_accepting() -> None:
     """A connection that may not subscribe gets 403, and nobody is subscribed."""
     asked = []
@@ -322,21 +338,23 @@ async def test_authorize_is_asked_again() -> None:
         await eventually(lambda: site.subscribers == 0)
 
 
-async def test_an_error_of_authorize_permits_nothing() -> None:
-    """When authorize cannot answer any more, the connection is closed."""
+@pytest.mark.parametrize("error", [RuntimeError("the session store is away"), HTTPException(status_code=503)])
+async def test_an_error_of_authorize_permits_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """When authorize cannot answer any more, the connection is closed with 1011, and the log says why."""
     calls = 0
 
     async def authorize(connection: ASGIConnection[Any, Any, Any, Any], channel: str, action: str) -> bool:
         nonlocal calls
         calls += 1
         if calls > 1:
-            raise RuntimeError("the session store is away")
+            raise error
         return True
 
     async with Site(make_plugin(authorize=authorize, authorize_interval=0.02)) as site:
         async with site.connect("/chat") as client:
             assert await close_code(client) == 1011
         await eventually(lambda: site.subscribers == 0)
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
 
 
 async def test_publishing_is_authorized_on_its_own() -> None:
@@ -396,6 +414,7 @@ async def test_guards() -> None:
         (["same-origin"], "http://HOST", True),
         (["same-origin"], "https://elsewhere.example", False),
         (["same-origin"], "null", False),
+        (["same-origin"], "http://[", False),
     ],
 )
 async def test_allowed_origins(allowed: list[str] | None, origin: str | None, admitted: bool) -> None:

@@ -51,6 +51,12 @@ class SendDeadline:
         finally:
             self._task = None
 
+    def close(self) -> None:
+        """Leave no timer behind; nothing is sent any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         if self._task is None:

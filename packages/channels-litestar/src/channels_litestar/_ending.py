@@ -49,13 +49,15 @@ class Ended(Exception):
 GONE: Final = Ending(1001, 499, "the client is gone")
 """Nobody is left to be told."""
 
+STUCK: Final = Ending(1006, 499, "the client does not read")
+"""Not told either: the client takes nothing."""
+
 RESTART: Final = Ending(1012, 503, "the server is stopping; connect again")
 GAP: Final = Ending(1012, 503, "events may be missing; connect again and refetch")
 OVERFLOW: Final = Ending(1013, 503, "too slow; connect again")
 QUEUE_FULL: Final = Ending(1013, 503, "too many events wait to be published; try again later")
 AWAY: Final = Ending(1013, 503, "the broker is away; try again later")
 DENIED: Final = Ending(1008, 403, "not allowed")
-STUCK: Final = Ending(1008, 503, "the client does not read")
 TOO_LARGE: Final = Ending(1009, 413, "the message is larger than the broker takes")
 BROKEN: Final = Ending(1011, 500, "internal error")
 MALFORMED: Final = Ending(1007, 400, "expected a JSON object of type publish with data or base64")

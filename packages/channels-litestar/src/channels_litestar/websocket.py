@@ -30,6 +30,10 @@ __all__ = ("WebSocketStream",)
 _HTTP_RESPONSE: Final = "websocket.http.response"
 """ASGI extension: refuse a handshake with a status of our choice."""
 
+_CLOSED_BY_SERVER: Final = "after sending 'websocket.close'"
+"""In the `RuntimeError` of uvicorn (0.54) where it closed a connection because the client answered no ping, and could
+not say so yet, because bytes still wait to be written."""
+
 _PRIVATE_CODES: Final = 4000
 """Close codes of applications begin here; Litestar adds the HTTP status in the same way."""
 
@@ -53,13 +57,16 @@ class WebSocketStream(Stream):
         await self._socket.receive()
         try:
             await self._run(await self._admit())
-        except HTTPException as exc:
-            await self._refuse(exc.status_code, exc.detail)
         except Ended as ended:
             await self._finish(ended.ending)
-        except Exception:
+        except Exception as exc:
+            if isinstance(exc, HTTPException) and not self._accepted:
+                await self._refuse(exc.status_code, exc.detail)
+                return
             logger.exception("a WebSocket of channel %r failed", self._channel)
             await self._finish(_ending.BROKEN)
+        finally:
+            self._deadline.close()
 
     async def _admit(self) -> Start:
         options = self._options
@@ -119,8 +126,8 @@ class WebSocketStream(Stream):
             await self._refuse(ending.status, ending.reason)
 
     async def _refuse(self, status: int, detail: str) -> None:
-        """Answer with an HTTP status where the handshake is still open and the server can, else close."""
-        if self._accepted or _HTTP_RESPONSE not in (self._socket.scope.get("extensions") or {}):
+        """Answer the handshake with an HTTP status where the server can, else close."""
+        if _HTTP_RESPONSE not in (self._socket.scope.get("extensions") or {}):
             await self._close(_PRIVATE_CODES + status, detail[:_MAX_REASON])
             return
         body = msgspec.json.encode({"status_code": status, "detail": detail})
@@ -137,7 +144,12 @@ class WebSocketStream(Stream):
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _send(self, message: Any) -> None:
-        await self._send_in_time(self._socket.send, message)
+        try:
+            await self._send_in_time(self._socket.send, message)
+        except RuntimeError as exc:
+            if _CLOSED_BY_SERVER not in str(exc):
+                raise
+            raise Ended(_ending.GONE) from exc
 
 
 def _choose_frames(socket: WebSocket[Any, Any, Any], options: HandlerOptions) -> Frames:

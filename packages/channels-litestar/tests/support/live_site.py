@@ -55,15 +55,32 @@ class Site:
         plugin: Its handlers are what is tested.
         app_options: Further arguments for `litestar.Litestar`.
         app: An application that has the plugin already.
+        ws_ping_interval: Seconds between the server's pings.
+        ws_ping_timeout: Seconds for a client to answer one.
     """
 
-    def __init__(self, plugin: ChannelsPlugin, *, app: Litestar | None = None, **app_options: Any) -> None:
+    def __init__(
+        self,
+        plugin: ChannelsPlugin,
+        *,
+        app: Litestar | None = None,
+        ws_ping_interval: float = 20.0,
+        ws_ping_timeout: float = 20.0,
+        **app_options: Any,
+    ) -> None:
         self.plugin: Final = plugin
         self.app: Final = app or Litestar(plugins=[plugin], logging_config=None, **app_options)
         self._listener: Final = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.address: Final[tuple[str, int]] = self._listener.getsockname()
         self.server: Final = uvicorn.Server(
-            uvicorn.Config(self.app, log_level="warning", log_config=None, timeout_graceful_shutdown=10)
+            uvicorn.Config(
+                self.app,
+                log_level="warning",
+                log_config=None,
+                timeout_graceful_shutdown=10,
+                ws_ping_interval=ws_ping_interval,
+                ws_ping_timeout=ws_ping_timeout,
+            )
         )
         self._run: asyncio.Task[None] | None = None
 
