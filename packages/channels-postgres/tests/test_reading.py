@@ -33,6 +33,19 @@ def test_the_filter_lets_every_subscribed_channel_through(
     assert all(passes(channels, name) for name in (first - gone) | later)
 
 
+def test_a_channel_is_not_left_with_another_of_the_same_hash() -> None:
+    """Two channels may have one hash: leaving one of them, and any number of others, leaves the other subscribed."""
+    left, kept = b"room-36008", b"room-38138"
+    assert channel_hash(left) == channel_hash(kept)
+    others = [b"other-%d" % number for number in range(200)]
+    channels = ChannelFilter()
+    channels.add([left, kept])
+    channels.remove([left])
+    channels.add(others)
+    channels.remove(others)
+    assert passes(channels, kept)
+
+
 def test_the_filter_keeps_most_others_back() -> None:
     """With 10,000 channels it has a few KB and holds back most others, and all when they are gone."""
     channels = ChannelFilter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final
@@ -25,7 +26,7 @@ class ChannelFilter:
     """
 
     def __init__(self) -> None:
-        self._hashes: set[int] = set()
+        self._uses: Final[Counter[int]] = Counter()  # two channels may have the same hash
         self._stale = 0
         self._bits = bytearray(_LEAST_BITS // 8)
 
@@ -40,29 +41,31 @@ class ChannelFilter:
         return len(self._bits) * 8 - 1
 
     def add(self, names: Iterable[bytes]) -> None:
-        """Let these channels through."""
-        hashes = {channel_hash(name) for name in names}
-        self._hashes |= hashes
-        if len(self._hashes) * _BITS_PER_CHANNEL > len(self._bits) * 8:
+        """Let these channels through, none of which is there yet."""
+        hashes = [channel_hash(name) for name in names]
+        self._uses.update(hashes)
+        if len(self._uses) * _BITS_PER_CHANNEL > len(self._bits) * 8:
             self._rebuild()
         else:
             self._set(hashes)
 
     def remove(self, names: Iterable[bytes]) -> None:
-        """Stop letting these channels through, sooner or later."""
-        hashes = {channel_hash(name) for name in names}
-        self._hashes -= hashes
-        self._stale += len(hashes)
-        if self._stale > len(self._hashes):
+        """Stop letting these channels through, all of which were added, sooner or later."""
+        for each in map(channel_hash, names):
+            self._uses[each] -= 1
+            if not self._uses[each]:
+                del self._uses[each]
+                self._stale += 1
+        if self._stale > len(self._uses):
             self._rebuild()
 
     def _rebuild(self) -> None:
         size = _LEAST_BITS
-        while size < len(self._hashes) * _BITS_PER_CHANNEL:
+        while size < len(self._uses) * _BITS_PER_CHANNEL:
             size *= 2
         self._bits = bytearray(size // 8)
         self._stale = 0
-        self._set(self._hashes)
+        self._set(self._uses)
 
     def _set(self, hashes: Iterable[int]) -> None:
         bits, mask = self._bits, self.mask
