@@ -127,6 +127,7 @@ def test_a_url_may_name_several_hosts_in_brackets() -> None:
         ("redis://user:hun\nter2@host", "redis://user:***@host"),
         ("postgres://h/db?password=hunter2&x=1", "postgres://h/db?password=***&x=1"),
         ("postgres://h/db?x=1&sslPassword=hunter2#end", "postgres://h/db?x=1&sslPassword=***#end"),
+        ("postgres://h/db?listen_dsn=postgresql%3A%2F%2Fu%3Ahunter2%40h%2Fdb", "postgres://h/db?listen_dsn=***"),
         ("not a url: user:pw@host", "not a url: user:pw@host"),
     ],
 )

@@ -42,7 +42,7 @@ _USERINFO: Final = re.compile(r"(?<=://)([^:@/?#]*):.*@", re.DOTALL)
 # Greedy up to the last @: a password with an unescaped @, / or ? is a common mistake, and the message about it must
 # not show the rest of that password. Showing less of a URL that has an @ in its query is the lesser evil.
 
-_SECRETS: Final = re.compile(r"(?<=[?&])([^=&#]*(?:pass|secret|token)[^=&#]*)=[^&#]*", re.IGNORECASE)
+_SECRETS: Final = re.compile(r"(?<=[?&])([^=&#]*(?:pass|secret|token|dsn)[^=&#]*)=[^&#]*", re.IGNORECASE)
 
 _PARTS: Final = re.compile(
     r"([a-z][a-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.IGNORECASE | re.ASCII | re.DOTALL
@@ -55,7 +55,7 @@ OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
 
 
 def redact_url(url: str) -> str:
-    """Return the URL with its password, and query values named like secrets, replaced by ``***``.
+    """Return the URL with its password, and query values named like secrets or DSNs, replaced by ``***``.
 
     Works on text that is no proper URL, because this is how such text gets into an error message.
     """
