@@ -115,6 +115,67 @@ async def test_use_before_start_and_after_stop(make_backend: MakeBackend, channe
         assert (await reader.next()).data == b"back"
 
 
+async def test_what_is_no_event_is_counted(
+    make_backend: MakeBackend, postgres_broker: Broker, channel: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody else's notification on our names is skipped and counted, and said once."""
+    backend = await make_backend(prefix="foreign")
+    async with Reader(backend) as reader:
+        await backend.subscribe([channel])
+        with psycopg.connect(postgres_broker.url, autocommit=True) as connection:
+            for bucket in range(64):
+                connection.execute("SELECT pg_notify(%s, %s)", [f"foreign_{bucket:02x}", "none of ours"])
+        await backend.publish(b"ours", [channel])
+        assert (await reader.next()).data == b"ours"
+    assert backend.skipped == 1
+    await backend.on_shutdown()
+    assert backend.skipped == 1
+    assert [record.levelname for record in caplog.records if "no event of ours" in record.message] == ["WARNING"]
+
+
+async def test_the_queue_of_notifications_can_be_watched(
+    make_backend: MakeBackend, postgres_broker: Broker, channel: str
+) -> None:
+    """A listener that sits in a transaction makes the queue grow, and the backend can tell."""
+    backend = await make_backend()
+    before = await backend.get_queue_usage()
+    with psycopg.connect(postgres_broker.url) as listener:
+        listener.execute("LISTEN nothing_in_particular")
+        listener.commit()
+        listener.execute("SELECT 1")
+        for _ in range(5):
+            await backend.publish(os.urandom(1024 * 1024), [channel])
+        assert before < await backend.get_queue_usage() < 1
+
+
+async def test_a_writer_that_is_let_in_no_more_is_away(
+    make_backend: MakeBackend, postgres_broker: Broker, driver: str, channel: str
+) -> None:
+    """When the server lets in nobody whom it has let in before, a publish may be tried again, and works when it does."""
+    role = f"tenant_{driver}"
+    with psycopg.connect(postgres_broker.url, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN".encode())
+        try:
+            backend = await make_backend(postgres_broker.url.replace("postgres@", f"{role}@"))
+            await backend.publish(b"", [channel])
+            admin.execute(f"ALTER ROLE {role} NOLOGIN".encode())
+            end_connections(admin, role)
+            for _ in range(4):  # also when all of the pool's connections have been tried
+                with pytest.raises(BackendConnectionError):
+                    await backend.publish(b"", [channel])
+            admin.execute(f"ALTER ROLE {role} LOGIN".encode())
+            await backend.publish(b"", [channel])
+            await backend.on_shutdown()
+        finally:
+            end_connections(admin, role)
+            admin.execute(f"DROP ROLE {role}".encode())
+
+
+def end_connections(admin: psycopg.Connection, role: str) -> None:
+    """End the connections of a role."""
+    admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", [role])
+
+
 async def test_a_lost_listener_raises(backend: ChannelsBackend, postgres_broker: Broker, channel: str) -> None:
     """Terminating the listening connection ends the iterator with an error, after what had arrived."""
     async with Reader(backend) as reader:

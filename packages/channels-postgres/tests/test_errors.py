@@ -9,7 +9,7 @@ from channels_postgres._errors import error_of
 
 AWAY = [
     "08006", "40001", "40P01", "53300", "53100", "54000", "55P03", "57014", "57P01", "57P02", "57P03", "57P05",
-    "58030", "25006", None,
+    "58030", "25006", "25P03", "25P04", None,
 ]  # fmt: skip
 REFUSED = {
     "28P01": "password", "3D000": "database", "42501": "grant", "3F000": "channels postgres schema",

@@ -49,6 +49,7 @@ class PostgresChannelsBackend(ChannelsBackend):
         self._session: Session | None = None
         self._packer = Packer()
         self._proved = False
+        self._skipped = 0
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -85,6 +86,7 @@ class PostgresChannelsBackend(ChannelsBackend):
     async def on_shutdown(self) -> None:
         session, self._session = self._session, None
         if session is not None:
+            self._skipped += session.assembler.damaged
             await session.close()
 
     def stream_events(self) -> AsyncIterator[Event]:
@@ -153,7 +155,9 @@ class PostgresChannelsBackend(ChannelsBackend):
             raise HistoryNotSupported("without history there are no positions; add ?history=N or ?max_age=SECONDS")
         statement = in_schema(sql.TOP, self._options.prefix)
         top = await fetch_value_in(connection, statement, name_bytes(channel))
-        return ORIGIN if top is None else Position.parse(top)
+        if top is None:
+            return ORIGIN
+        return Position.parse(top.decode() if isinstance(top, bytes) else top)  # psycopg, in a database of SQL_ASCII
 
     def _statements_for(self, publication: Publication) -> Iterator[tuple[str, *tuple[Argument, ...]]]:
         if self.keeps_history:
@@ -161,6 +165,22 @@ class PostgresChannelsBackend(ChannelsBackend):
                 yield in_schema(sql.PUBLISH_IN, self._options.prefix), name_bytes(channel), publication.data
         else:
             yield NOTIFY, *pack((publication,), self._packer, bucket_names(self._options.prefix))
+
+    @property
+    def skipped(self) -> int:
+        """How many notifications were no events of ours, damaged or from somebody else; they are left out."""
+        return self._skipped + (self._session.assembler.damaged if self._session is not None else 0)
+
+    async def get_queue_usage(self) -> float:
+        """Return the share of the server's notification queue that is in use, from 0 to 1, as a metric to watch.
+
+        At 1 no transaction that notifies can commit any more. A session that has executed LISTEN and sits in a
+        transaction makes it grow. Source: PostgreSQL 18 manual, ``pg_notification_queue_usage``.
+
+        Raises:
+            BackendConnectionError: The server is away.
+        """
+        return await self._started().get_queue_usage()
 
     async def publish_probe(self, channel: str, data: bytes) -> None:
         await self._started().publish_probe(channel, data)

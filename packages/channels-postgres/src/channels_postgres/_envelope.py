@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import logging
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -28,6 +29,8 @@ BUCKETS: Final = 64
 The server walks a list of the names that a session listens to for every notification, so thousands of names would
 slow down everybody's NOTIFY; and the fewer the buckets, the more events fit into one notification.
 """
+
+_logger: Final = logging.getLogger("channels_postgres")
 
 _VERSION: Final = "1"
 
@@ -103,6 +106,8 @@ class Assembler:
             return self._take(head, int(part), int(total), text)
         except (ValueError, msgspec.DecodeError):
             self.damaged += 1
+            if self.damaged == 1:
+                _logger.warning("skipped a notification that is no event of ours; further ones are only counted")
             self._parts = []
             return []
 

@@ -19,7 +19,7 @@ _AWAY: Final = (
     "57P",  # shutting down, starting up, terminated by an administrator or a timeout
     "58",  # I/O error
     "25006",  # read only: a demoted primary; connecting anew finds the new one
-    "25P03",  # idle in transaction for too long
+    "25P0",  # a transaction took too long, or idled
 )
 """Beginnings of the states after which a retry may work; everything else is refused for good.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Final
 
 from channels_core.backend import History, Publication
 from channels_core.events import ORIGIN, Event, Position
-from channels_core.exceptions import BackendConnectionError, BackendError
+from channels_core.exceptions import BackendConnectionError
 from channels_postgres import _statements as sql
 from channels_postgres._driver import Argument, Driver, Link, Row
 from channels_postgres._envelope import name_bytes
@@ -173,8 +172,8 @@ class LogSession(Session):
                 await self.trim()
             except BackendConnectionError:
                 continue  # the supervisor sees the same, and acts; what is due is trimmed next time
-            except BackendError:
-                _logger.warning("history is not trimmed, because the server refuses", exc_info=True)
+            except Exception:
+                _logger.warning("history is not trimmed now; trying again", exc_info=True)
 
 
 def _events_in(row: Row, channel: str) -> Iterator[Event]:
@@ -193,5 +192,4 @@ def _plain(epoch: str) -> str:
 
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])

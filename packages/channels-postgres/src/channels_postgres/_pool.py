@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from channels_core.exceptions import BackendConnectionError
+from channels_core.exceptions import BackendConnectionError, BackendError
 from channels_postgres._connecting import connect, drop_result
 from channels_postgres._driver import Link
 
@@ -29,13 +29,15 @@ class Pool:
         self._free: Final[list[Link]] = []
         self._busy: Final[set[Link]] = set()
         self._connecting: Final[set[asyncio.Future[Link]]] = set()
+        self._proved = False
         self._closed = False
 
     async def call(self, use: Callable[[Link], Awaitable[T]]) -> T:
         """Lend a connection to ``use``. If that fails or is cancelled, the connection is dropped.
 
         Raises:
-            BackendConnectionError: The server is away, or the pool was closed meanwhile.
+            BackendConnectionError: The server is away, or lets nobody in whom it has let in before, or the pool was
+                closed meanwhile.
             BackendError: The server refuses.
         """
         async with self._slots:
@@ -83,11 +85,16 @@ class Pool:
                 drop_result(attempt)
             self._check_open()
             raise
+        except BackendError as exc:
+            if self._proved:  # a password may be on its way to us, say; what waits to be published can wait for it
+                raise BackendConnectionError(str(exc)) from exc
+            raise
         finally:
             self._connecting.discard(attempt)
         if self._closed:
             link.abort()
         self._check_open()
+        self._proved = True
         return link
 
     def _give_back(self, link: Link) -> None:

@@ -40,6 +40,10 @@ class Snapshot(msgspec.Struct, frozen=True):
         return xid < self.xmin or (xid < self.xmax and xid not in self.active)
 
 
+_EVERYTHING: Final = Snapshot(2**64, 2**64, frozenset())
+"""Shows every transaction that there will be."""
+
+
 class ChangeReader:
     """Reads rows once each, those whose transaction had not ended at the previous pass and has at this one.
 
@@ -76,9 +80,16 @@ class ChangeReader:
     async def join(self, names: Sequence[bytes]) -> None:
         """Read these channels, too: all that commits after the return, nothing that had committed before the call."""
         self._filter.add(names)
-        # This waits for a read that was sent without these channels, which may see what is published from now on and
-        # leave it out. No await after it: the next read must find the names in _joined.
-        snapshot = Snapshot.parse(await self._take_snapshot())
+        # A read that is sent from now on brings them already, and a bit of the filter may stand for them since long.
+        self._joined.update(dict.fromkeys(names, _EVERYTHING))
+        try:
+            # This waits for a read that was sent without these channels, which may see what is published from now on
+            # and leave it out. No await after it: the next read must find the names in _joined.
+            snapshot = Snapshot.parse(await self._take_snapshot())
+        except BaseException:
+            for name in names:
+                self._joined.pop(name, None)
+            raise
         self._joined.update(dict.fromkeys(names, snapshot))
 
     def leave(self, names: Iterable[bytes]) -> None:

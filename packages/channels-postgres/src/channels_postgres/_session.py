@@ -25,6 +25,8 @@ __all__ = ("NOTIFY", "Session")
 NOTIFY: Final = "SELECT count(pg_notify(name, payload)) FROM unnest($1::text[], $2::text[]) AS t (name, payload)"
 """Many notifications in one transaction, in this order."""
 
+_QUEUE_USAGE: Final = "SELECT pg_notification_queue_usage()::text"
+
 _WRITERS: Final = 3
 """One per lane and one for the probe, which must not queue behind a large batch."""
 
@@ -107,6 +109,11 @@ class Session(ABC):
     async def notify(self, names: Sequence[str], payloads: Sequence[str]) -> None:
         """Send notifications in one transaction."""
         await self.writers.call(lambda link: link.fetch(NOTIFY, names, payloads))
+
+    async def get_queue_usage(self) -> float:
+        """Return the share of the server's notification queue that is in use."""
+        ((usage,),) = await self.writers.call(lambda link: link.fetch(_QUEUE_USAGE))
+        return float(usage)
 
     def drain(self) -> Iterable[Event]:
         """Take what has arrived, one by one."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from channels_core.exceptions import BackendConnectionError, BackendError
 
 __all__ = ("Waker",)
+
+_logger: Final = logging.getLogger("channels_postgres")
 
 _RETRY: Final = 0.2
 """Seconds before a wake-up that could not be sent is tried again; readers look by themselves at long intervals."""
@@ -56,7 +59,9 @@ class Waker:
             self._wanted.clear()
             try:
                 await self._send()
-            except (BackendConnectionError, BackendError):
+            except Exception as exc:
+                if not isinstance(exc, (BackendConnectionError, BackendError)):
+                    _logger.exception("a wake-up was not sent, by an error in this program; trying again")
                 self._settled.set()  # who stops now does not wait for a server that is away
                 await asyncio.sleep(_RETRY)
                 self._wanted.set()
