@@ -121,8 +121,9 @@ class RedisBackend(ChannelsBackend):
         try:
             outcomes = iter(await self._publish_batch(good))
         except BackendError as exc:
-            # The connection had to be opened again, and the server lets us in no more.
-            return [exc] * len(batch)
+            # The connection had to be opened again, and the server does not let us in as before: it may again, when a
+            # changed password has reached all sides, say. What waits to be published can wait for it.
+            raise BackendConnectionError(str(exc)) from exc
         if len(good) == len(batch):
             return list(outcomes)
         # The plugin never gets here; who uses a backend alone must not lose the good ones because of a bad one.
