@@ -151,7 +151,7 @@ async def test_the_queue_of_notifications_can_be_watched(
 async def test_a_writer_that_is_let_in_no_more_is_away(
     make_backend: MakeBackend, postgres_broker: Broker, driver: str, channel: str
 ) -> None:
-    """When the server lets in nobody whom it has let in before, a publish may be tried again, and works when it does."""
+    """When nobody is let in any more who was before, a publish may be tried again, and works when they are."""
     role = f"tenant_{driver}"
     with psycopg.connect(postgres_broker.url, autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {role} LOGIN".encode())

@@ -109,7 +109,7 @@ async def test_the_documented_rights_are_enough(user: Give, variant: str, rules:
 
 @BOTH
 async def test_a_user_that_is_switched_off_meanwhile(guarded: RedisServer, user: Give, variant: str) -> None:
-    """Where the server lets in nobody whom it has let in before, a publish may be tried again, and works when it does."""
+    """When nobody is let in any more who was before, a publish may be tried again, and works when they are."""
     backend = create_backend(user("+@all", "~*", "allchannels", variant=variant))
     await backend.on_startup()
     batch = [Publication(b"x", ("channel",), ("lane", number)) for number in (1, 2)]
