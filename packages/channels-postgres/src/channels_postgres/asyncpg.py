@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ("AsyncPgChannelsBackend",)
 
 _CLOSE_TIMEOUT: Final = 0.1
-"""Seconds for the goodbye to the server, which nobody needs to succeed. A restart says it on several connections in turn,
-and where they are half-open each of them costs as long."""
+"""Seconds for the goodbye to the server, which nobody needs to succeed. A restart says it on several connections, one
+after the other, and where they are half-open each of them costs as long."""
 
 _SSL_AND_TARGET: Final = (
     "krbsrvname", "gsslib", "passfile", "service", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation",
