@@ -65,7 +65,7 @@ class Crowd:
             await asyncio.gather(*[self._connect() for _ in range(min(WAVE, count - start))])
 
     async def receive(self, count: int) -> None:
-        """Return when all clients together have received so many frames.
+        """Return when all clients together have received so many frames since they connected.
 
         Raises:
             ConnectionError: The server closed a connection before.

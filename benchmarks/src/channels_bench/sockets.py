@@ -1,7 +1,8 @@
 """End to end through a web server: the server publishes, a crowd of clients in another process counts frames.
 
 The crowd opens one more connection, the *gun*: a line on it says that everybody is connected, a second one that
-everybody has everything. So one clock, the server's, measures from the first publish to the last client's last frame.
+everybody has the events that do not count, a third one that everybody has everything. So one clock, the server's,
+measures from the first publish to the last client's last frame.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ async def through_server(system: System, job: Job) -> Sample:
     gun = Gun()
     async with await asyncio.start_server(gun.hear, _HOST, 0) as server:
         port = server.sockets[0].getsockname()[1]
-        job.announce(channel=f"{cast('Any', system).address}#{port}")
+        job.announce(channel=f"{cast('Any', system).address}#{port}", warmup=job.warmup)
         began = time.perf_counter()
         await gun.next_shot()
         connected = time.perf_counter() - began
         await asyncio.sleep(SETTLE)
+        await system.pour(payloads(job.warmup), CHANNEL)
+        await gun.next_shot()
         with frozen():
             used, started = time.process_time(), time.perf_counter()
             await system.pour(events, CHANNEL)
@@ -72,8 +75,9 @@ async def crowd(_system: System, job: Job) -> Sample:
     try:
         await clients.connect(job.subscribers)
         gun.write(b"\n")
-        await clients.receive(job.count * job.subscribers)
-        gun.write(b"\n")
+        for events in (job.warmup, job.warmup + job.count):
+            await clients.receive(events * job.subscribers)
+            gun.write(b"\n")
     except OSError as exc:
         gun.write(f"{exc}\n".encode())
         raise

@@ -132,7 +132,7 @@ class Broadcaster(Asgi):
 
 
 class Bare(Asgi):
-    """No system at all: a loop over the sockets for each event."""
+    """No system at all: a loop over the sockets, each of which gets the whole burst, as from a queue of its own."""
 
     async def start(self) -> None:
         self._sends: list[Send] = []
@@ -143,7 +143,7 @@ class Bare(Asgi):
         await receive()
 
     async def pour(self, events: Sequence[bytes], channel: str) -> None:
-        for data in events:
-            message = {"type": "websocket.send", "text": data.decode()}
-            for send in self._sends:
+        messages = [{"type": "websocket.send", "text": data.decode()} for data in events]
+        for send in self._sends:
+            for message in messages:
                 await send(message)
