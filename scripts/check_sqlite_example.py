@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import venv
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,9 @@ EXAMPLE: Final = ROOT / "docs" / "examples" / "channels-sqlite"
 SOURCES: Final = (ROOT / "packages" / "channels-core", EXAMPLE)
 THIRD_PARTY: Final = ("msgspec", "pytest", "click", "rich")
 """What both wheels with the extras ``testing`` and ``cli`` require, installed as in the workspace."""
+
+UV: Final = os.environ.get("UV", "uv")
+"""`uv run` says where it is: it need not be on the path."""
 
 RULE: Final = "history-is-what-was-delivered"
 """One is enough for the command; the tests run all."""
@@ -49,9 +51,7 @@ def main() -> None:
         call(python, "-c", WHERE, cwd=folder)
         call(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
         url = f"sqlite:///{folder / 'events.db'}?history=100"
-        call(
-            python, "-m", "channels_core.cli", "conformance", url, "--rule", "history-is-what-was-delivered", cwd=folder
-        )
+        call(python, "-m", "channels_core.cli", "conformance", url, "--rule", RULE, cwd=folder)
 
 
 def build_wheels(folder: Path) -> Path:
@@ -65,11 +65,14 @@ def build_wheels(folder: Path) -> Path:
 
 def install(folder: Path, wheels: Path) -> str:
     """Make an empty environment and install into it; gives its Python."""
-    venv.create(folder, with_pip=True)
+    # The standard library's venv needs ensurepip, which Debian packages apart.
+    call(UV, "venv", "--quiet", "--python", sys.executable, str(folder))
     python = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-    call(python, "-m", "pip", "install", "--quiet", *(f"{name}=={version(name)}" for name in THIRD_PARTY))
+    into = (UV, "pip", "install", "--quiet", "--python", python)
+    # Outside the workspace, whose settings uv would follow.
+    call(*into, *(f"{name}=={version(name)}" for name in THIRD_PARTY), cwd=folder)
     ours = ("channels-sqlite[test]", "channels-core[cli]")
-    call(python, "-m", "pip", "install", "--quiet", "--no-index", "--find-links", str(wheels), *ours)
+    call(*into, "--no-index", "--find-links", str(wheels), *ours, cwd=folder)
     return python
 
 
@@ -77,7 +80,6 @@ def call(*command: str, cwd: Path | None = None, quiet: bool = False) -> None:
     """Run a command in a clean environment; its failure is ours."""
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTEST_ADDOPTS", "COVERAGE_PROCESS_START")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     print("$", *command[:6], "…" if len(command) > 6 else "", flush=True)
     output = subprocess.DEVNULL if quiet else None
     if subprocess.run(command, cwd=cwd, env=environment, stdout=output).returncode:

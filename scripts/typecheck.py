@@ -19,6 +19,8 @@ PATTERNS = (
     "integration-tests",
     "benchmarks",
     "docs/examples/*/src",
+    "docs/examples/*/tests",
+    ".ci/matrix",
     "scripts",
 )
 
@@ -33,7 +35,10 @@ def check(folder: Path) -> bool:
     """Return whether mypy accepts the folder."""
     print(f"mypy {folder}", flush=True)
     # The folder, or its src, is the base of its modules' names; then sub-folders may each have a conftest.py.
-    environment = {**os.environ, "MYPYPATH": f"{ROOT / folder}{os.pathsep}{ROOT / folder / 'src'}"}
+    base = ROOT / (folder.parent if (folder / "__init__.py").exists() else folder)
+    # An example is not installed: its tests find it next to them.
+    bases = [base, base / "src", *([base.parent / "src"] if folder.name == "tests" else [])]
+    environment = {**os.environ, "MYPYPATH": os.pathsep.join(map(str, bases))}
     command = [sys.executable, "-m", "mypy", "--no-error-summary", "--explicit-package-bases", str(folder)]
     return subprocess.run(command, cwd=ROOT, env=environment).returncode == 0
 

@@ -17,6 +17,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 WORK: Final = ROOT / ".ci" / "work" / "full"
 """Ignored by git: states, logs, virtual environments, images."""
 
+CHANGES: Final = "+changes"
+"""What stands behind the commit when there are changes that are not committed."""
+
 _GIB: Final = 1024**3
 
 _INSTALLING: Final = threading.Lock()
@@ -36,7 +39,7 @@ def tested_commit() -> str:
     """Return the last commit that touched more than what is not under test: results, and the benchmarks."""
     others = (":!docs/reference/test-matrix.md", ":!docs/explanation/performance*", ":!benchmarks")
     commit = output("git", "log", "-1", "--format=%h", "--", ".", *others)
-    return commit + ("+changes" if output("git", "status", "--porcelain", "--", ".", *others) else "")
+    return commit + (CHANGES if output("git", "status", "--porcelain", "--", ".", *others) else "")
 
 
 def output(*command: str) -> str:
@@ -57,14 +60,9 @@ def install(programs: Mapping[str, str]) -> None:
 
 
 def find_uv() -> str:
-    """Return the path of uv, installed with pip where it is missing."""
-    found = shutil.which("uv")
-    if found is None:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "uv"], check=True)
-        found = shutil.which("uv")
-    if found is None:
-        raise SystemExit("uv was installed and is not on the path")
-    return found
+    """Return the path of uv, installed where it is missing."""
+    found = subprocess.run([ROOT / ".ci" / "find-uv"], check=True, stdout=subprocess.PIPE, text=True)
+    return found.stdout.strip()
 
 
 def make_environment(name: str, requirements: Sequence[str], loose: Sequence[str]) -> str:

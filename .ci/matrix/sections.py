@@ -1,4 +1,7 @@
-"""What the full run consists of. A section takes less than ten minutes on two cores; a step is what a resume skips."""
+"""What the full run consists of: sections, and in them the steps, which are what a resume skips.
+
+A section takes at most about six minutes on two cores, so that ten are enough on a machine that is loaded.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,18 @@ _IDLENESS: Final = "integration-tests/test_idleness.py"
 _PAGE: Final = "packages/channels-litestar/tests/test_page.py"
 _MEMORY_KIT: Final = "packages/channels-core/tests/testing/test_memory_conformance.py"
 
+_REDIS_KIT: Final = "integration-tests/redis_backends/test_redis_conformance.py"
+"""Runs apart from the rest of its folder on each older server."""
+
 _OWN_SERVERS: Final = tuple(
     f"--ignore=integration-tests/redis_backends/test_redis_{name}.py" for name in ("cluster", "refusals", "sentinel")
 )
 """Modules that start what they need themselves, whatever the section's broker is: once, with the newest, is enough."""
 
 _WORKSPACE_PYTHON: Final = str(ROOT / ".venv" / "bin" / "python")
+
+LIMIT: Final = 600.0
+"""Seconds that a section may take; the table marks one that took longer."""
 
 Preparation = Callable[[], AbstractContextManager[dict[str, str]]]
 
@@ -85,14 +94,14 @@ def sections() -> list[Section]:
         Section("testcontainers", tuple(_container_steps()), engine),
         *(section for server in POSTGRES_SERVERS for section in _apart(_on_server("postgres", server))),
         *_unit_sections(),
-        Section("drivers-redis", tuple(_driver_steps("redis", "channels-redis", "redis_backends")), _debian_servers),
-        Section("drivers-psycopg", tuple(_driver_steps("psycopg", "channels-postgres", "postgres")), _debian_servers),
-        *(_on_server("redis", server) for server in REDIS_SERVERS),
+        *_apart(_drivers("redis", "channels-redis", "redis_backends")),
+        *_apart(_drivers("psycopg", "channels-postgres", "postgres")),
+        *(section for server in REDIS_SERVERS for section in _apart(_on_server("redis", server))),
         *_apart(Section("other-integration", _thrice(_others()), _nothing)),
         Section("page", _thrice((_PAGE,)), _chromium),
         Section("kit-memory", _repeats((_MEMORY_KIT,), range(1, 21)), _nothing),
-        Section("idle", _thrice((_IDLENESS, *_servers())), _nothing, waits=True),
-        *(Section(f"faults-{name}", _thrice(_faults(name)), _nothing, waits=True) for name in FAULTS),
+        *_apart(Section("idle", _thrice((_IDLENESS, *_servers())), _nothing, waits=True)),
+        *(section for name in FAULTS for section in _apart(_fault_section(name))),
         Section("faults-by-seed", tuple(_seeds()), _nothing, waits=True),
     ]
 
@@ -100,8 +109,8 @@ def sections() -> list[Section]:
 def _unit_sections() -> Iterator[Section]:
     """Repeat the tests of all packages twenty times; the kit on memory and the browser have sections of their own."""
     target = ("packages", f"--ignore={_MEMORY_KIT}", f"--ignore={_PAGE}")
-    for name, first in zip("abcdefg", range(1, 21, 3), strict=True):
-        yield Section(f"unit-{name}", _repeats(target, range(first, min(first + 3, 21))), _nothing)
+    for name, first in zip("abcdefghij", range(1, 21, 2), strict=True):
+        yield Section(f"unit-{name}", _repeats(target, range(first, first + 2)), _nothing)
 
 
 def _on_server(broker: str, server: str) -> Section:
@@ -112,14 +121,23 @@ def _on_server(broker: str, server: str) -> Section:
     proof = f"^{broker} broker: {versions[server]}"
     if server == NEWEST[broker]:
         return Section(f"kit-{server}", _thrice(target, proof), _debian_servers)
-    return Section(f"kit-{server}", (Step("all", (*target, *_OWN_SERVERS), proof=proof),), _debian_servers)
+    if broker == "postgres":
+        return Section(f"kit-{server}", (Step("all", target, proof=proof),), _debian_servers)
+    steps = (
+        Step("conformance", (_REDIS_KIT, *target[1:]), proof=proof),
+        Step("others", (*target, *_OWN_SERVERS, f"--ignore={_REDIS_KIT}"), proof=proof),
+    )
+    return Section(f"kit-{server}", steps, _debian_servers)
 
 
 def _apart(section: Section) -> Iterator[Section]:
-    """Make a section of each step, where all of them would take more than ten minutes beside another section."""
+    """Make a section of each step, where all of them could take more than ten minutes beside other sections."""
+    if len(section.steps) == 1:
+        yield section
+        return
     for number, step in enumerate(section.steps, 1):
-        name = section.name if len(section.steps) == 1 else f"{section.name}-{number}"
-        yield Section(name, (step,), section.prepare, section.waits)
+        last = number if step.name.startswith("order") else step.name.replace(" ", "-")
+        yield Section(f"{section.name}-{last}", (step,), section.prepare, section.waits)
 
 
 def _servers(**choices: str) -> tuple[str, ...]:
@@ -131,8 +149,9 @@ def _thrice(target: tuple[str, ...], proof: str = "") -> tuple[Step, ...]:
     return _repeats(target, range(101, 104), proof)
 
 
-def _faults(name: str) -> tuple[str, ...]:
-    return _TWO_PROCESSES, *_servers(), "-k", f"nothing_is_lost and {name}"
+def _fault_section(name: str) -> Section:
+    target = (_TWO_PROCESSES, *_servers(), "-k", f"nothing_is_lost and {name}")
+    return Section(f"faults-{name}", _thrice(target), _nothing, waits=True)
 
 
 def _seeds() -> Iterator[Step]:
@@ -151,13 +170,17 @@ def _repeats(target: tuple[str, ...], seeds: range, proof: str = "") -> tuple[St
     return tuple(Step(f"order {seed}", (*target, f"--randomly-seed={seed}"), proof=proof) for seed in seeds)
 
 
+def _drivers(driver: str, distribution: str, folder: str) -> Section:
+    return Section(f"drivers-{driver}", tuple(_driver_steps(driver, distribution, folder)), _debian_servers)
+
+
 def _driver_steps(driver: str, distribution: str, folder: str) -> Iterator[Step]:
     """Run the suite with the oldest release of a driver that we allow and with the newest that there is."""
     versions = {"lower bound": f"{driver}=={_lower_bound(distribution, driver)}", "newest": driver}
     loose = (driver, f"{driver}-binary", "hiredis")
     for name, requirement in versions.items():
         yield Step(
-            f"{driver} {name}",
+            name,
             (f"integration-tests/{folder}", *_servers(), "-k", "psycopg" if driver == "psycopg" else ""),
             python=partial(make_environment, f"{driver}-{name.replace(' ', '-')}", [requirement], loose),
         )

@@ -11,9 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from matrix.machine import WORK
+from matrix.machine import CHANGES, WORK, tested_commit
 
-__all__ = ("Outcome", "State")
+__all__ = ("Moved", "Outcome", "State")
+
+
+class Moved(Exception):
+    """What is under test is not what the run began with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,10 @@ class Outcome:
 
 
 class State:
-    """Outcomes of one commit, one file each, so that a resume runs only what is missing."""
+    """Outcomes of one commit, one file each, so that a resume runs only what is missing.
+
+    Changes that are not committed have no name that would tell them from others: a run with them begins anew.
+    """
 
     def __init__(self, commit: str) -> None:
         self.commit: Final = commit
@@ -53,8 +60,22 @@ class State:
         path = self.path(section, step, "json")
         return _load(json.loads(path.read_text("utf-8"))) if path.exists() else None
 
+    def forget_changes(self) -> None:
+        """Forget everything, unless it belongs to a commit."""
+        if self.commit.endswith(CHANGES):
+            for suffix in ("json", "results"):
+                for path in self.folder.glob(f"*.{suffix}"):
+                    path.unlink(missing_ok=True)
+
     def put(self, outcome: Outcome) -> None:
-        """Remember how a step went."""
+        """Remember how a step went.
+
+        Raises:
+            Moved: It was not, or not only, the commit of this state that was tested.
+        """
+        now = tested_commit()
+        if now != self.commit:
+            raise Moved(f"{now} is here now, the run began with {self.commit}: nothing of this step counts")
         path = self.path(outcome.section, outcome.step, "json")
         # Whole or not at all: another process may be looking.
         part = path.with_suffix(".part")

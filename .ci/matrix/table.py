@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from matrix.machine import ROOT, facts
-from matrix.sections import Section
+from matrix.sections import LIMIT, Section
 from matrix.state import Outcome, State
 
 TABLE: Final = ROOT / "docs" / "reference" / "test-matrix.md"
@@ -17,6 +17,7 @@ _INTRODUCTION: Final = """# Test matrix
 What `.ci/full` saw on one machine; it writes this page.
 *Not applicable* are rules for backends with history on one without, and the reverse;
 *not proved* are rules that need a hook which that broker does not allow, such as stopping it.
+Any other test that is skipped fails its section, and a section that takes more than ten minutes is marked.
 """
 
 
@@ -62,6 +63,7 @@ def _rows(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 def _suite_rows(outcomes: list[tuple[Section, list[Outcome | None]]]) -> Iterable[tuple[object, ...]]:
     for section, found in outcomes:
         known = [outcome for outcome in found if outcome is not None]
+        seconds = sum(outcome.seconds for outcome in known)
         yield (
             _title(section, found),
             _brokers(section, known),
@@ -69,8 +71,8 @@ def _suite_rows(outcomes: list[tuple[Section, list[Outcome | None]]]) -> Iterabl
                 sum(getattr(outcome, name) for outcome in known)
                 for name in ("passed", "failed", "skipped", "not_proved")
             ),
-            round(sum(outcome.seconds for outcome in known)),
-            _result(found),
+            round(seconds),
+            _result(found) + (f", **over {LIMIT:.0f} s**" if seconds > LIMIT else ""),
         )
 
 
