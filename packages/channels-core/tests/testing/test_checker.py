@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from channels_core.events import Event, Gap, Position
+from channels_core.events import ORIGIN, Event, Gap, Position
 from channels_core.testing import Checker
 from channels_core.testing.checker import FindingKind
 
@@ -150,6 +150,41 @@ def test_a_gap_that_contradicts_its_neighbours_is_wrong(gap: Gap) -> None:
     assert kinds(checker) == ["wrong gap"]
 
 
+@pytest.mark.parametrize(
+    "gap",
+    [
+        Gap("c", "backlog", at(2), at(5), 3),
+        Gap("c", "backlog", None, at(5), None),
+        Gap("c", "backlog", None, None, 3),
+    ],
+    ids=["all", "until", "missed"],
+)
+def test_a_gap_where_nothing_is_missing_is_wrong(gap: Gap) -> None:
+    """A gap that names events as missing stands between two that follow each other."""
+    checker = Checker()
+    received(checker, 1, 2)
+    checker.gap("s", gap)
+    received(checker, 3, 4)
+    assert kinds(checker) == ["wrong gap"]
+
+
+def test_a_gap_that_names_nothing_may_stand_anywhere() -> None:
+    """Something may be missing: that is no claim that something is."""
+    checker = Checker()
+    received(checker, 1, 2)
+    checker.gap("s", Gap("c", "disconnected", at(2)))
+    received(checker, 3)
+    checker.verify()
+
+
+def test_a_gap_at_the_beginning_must_fit_what_follows() -> None:
+    """Also where nothing stands before it."""
+    checker = Checker()
+    checker.gap("s", Gap("c", "trimmed", None, at(5), None))
+    received(checker, 4)
+    assert kinds(checker) == ["wrong gap"]
+
+
 def test_before_anything_comes_the_first_offset_of_any_epoch() -> None:
     """From the origin offset 1 is next, and anything else is a hole."""
     checker = Checker()
@@ -158,6 +193,58 @@ def test_before_anything_comes_the_first_offset_of_any_epoch() -> None:
     checker.received("s", "c", at(1), b"x")
     checker.received("t", "c", at(2), b"y")
     assert [(finding.subscriber, finding.kind) for finding in checker.findings()] == [("t", "unannounced gap")]
+
+
+def test_what_stands_before_after_need_not_come() -> None:
+    """Who resumes has had the events up to there; what comes first is where the rest must go on."""
+    checker = Checker()
+    sent(checker, 1, 2, 3)
+    checker.joined("s", "c", after=at(2))
+    received(checker, 3)
+    checker.verify()
+    sent(checker, 4)
+    assert [str(finding) for finding in checker.findings()] == [
+        "lost: subscriber 's', channel 'c': b'4' was accepted, and no gap stands there"
+    ]
+
+
+def test_what_follows_the_first_event_of_a_resume_must_come() -> None:
+    """Also when it was published before the subscriber joined."""
+    checker = Checker()
+    sent(checker, 1, 2, 3, 4)
+    checker.joined("s", "c", after=at(1))
+    received(checker, 2)
+    checker.received("s", "c", None, b"4")
+    assert [finding.detail[:4] for finding in checker.findings()] == ["b'3'"]
+
+
+def test_who_resumes_before_anything_misses_nothing() -> None:
+    """Nothing stands before the origin, so that all must come."""
+    checker = Checker()
+    sent(checker, 1)
+    checker.joined("s", "c", after=ORIGIN)
+    assert kinds(checker) == ["lost"]
+
+
+@pytest.mark.parametrize("after", [None, at(2)])
+def test_joining_a_second_time_is_refused(after: Position | None) -> None:
+    """It would forget the findings so far."""
+    checker = Checker()
+    checker.joined("s", "c")
+    received(checker, 1, 1)
+    with pytest.raises(ValueError, match="a stream that is resumed goes on without"):
+        checker.joined("s", "c", after=after)
+    assert kinds(checker) == ["duplicated"]
+
+
+def test_a_payload_that_nobody_published_is_judged_by_its_position() -> None:
+    """A sentinel needs no announcement; a damaged payload is missed in its place."""
+    checker = Checker()
+    checker.joined("s", "c")
+    sent(checker, 1, 2)
+    for offset, data in enumerate((b"1", b"damaged", b"sentinel"), 1):
+        checker.received("s", "c", at(offset), data)
+    assert [finding.detail[:4] for finding in checker.findings()] == ["b'2'"]
 
 
 def test_payloads_must_be_unique() -> None:

@@ -36,7 +36,9 @@ class Checker:
     (`publishing`) and once the broker has accepted it (`accepted`); an attempt that was never accepted may appear
     once or never. Tell it when a subscriber has joined, and hand it every item in stream order.
 
-    Without the first two it still judges positions, which is all that another process can do.
+    Without the first two it still judges positions, which is all that another process can do. So is a payload that it
+    was not told of, such as a sentinel, judged by its position alone; where one came instead of a published payload,
+    the published one is lost.
 
     Args:
         at_least_once: Without history a retried event may arrive twice, and that is no finding then.
@@ -61,8 +63,20 @@ class Checker:
         self.accepted(channel, data)
 
     def joined(self, subscriber: str, channel: str, *, after: Position | None = None) -> None:
-        """Note that what is published from now on, or stands after ``after``, must reach this subscriber."""
-        skipped = 0 if after is not None else len(self._sent[channel].places)
+        """Note that what is published from now on must reach this subscriber, once, before its first item.
+
+        Of what was published before, a publisher's first payload that comes is where the rest of its payloads must
+        go on. With ``after``, the first position must follow it; after `ORIGIN`, everything published must come.
+
+        Raises:
+            ValueError: The subscriber's stream of this channel is known already.
+        """
+        if (subscriber, channel) in self._streams:
+            raise ValueError(
+                f"subscriber {subscriber!r} has joined channel {channel!r} already; a stream that is resumed goes on "
+                "without joining again, another stream needs another name"
+            )
+        skipped = 0 if after == ORIGIN else len(self._sent[channel].places)
         self._streams[subscriber, channel] = _Stream(after, skipped)
 
     def item(self, subscriber: str, item: Event | Gap) -> None:
@@ -153,14 +167,13 @@ class _Stream:
         last, gap = self._last, self._gap
         if position in self._seen:
             return "duplicated", f"position {position} again"
-        if last is None or _follows(last, position):
-            return None
-        if _is_older(last, position, self._epochs):
+        if last is not None and _is_older(last, position, self._epochs):
             return "reordered", f"position {position} behind {last}"
-        if gap is None:
+        if gap is not None:
+            fits = _ends_before(gap, position) and not (gap.missed and _is_next(last, position))
+            return None if fits else ("wrong gap", f"{gap} stands between positions {last} and {position}")
+        if last is not None and not _follows(last, position):
             return "unannounced gap", f"position {position} behind {last}"
-        if not _ends_before(gap, position):
-            return "wrong gap", f"{gap} stands before position {position}"
         return None
 
 
@@ -173,6 +186,7 @@ class _PayloadJudge:
         self._skipped = skipped
         self._seen: set[bytes] = set()
         self._next = {name: self._first(payloads) for name, payloads in sent.by_publisher.items()}
+        self._begun: set[str] = set()
         self._excused: set[str] = set()
         self._found: list[_Complaint] = []
         self._missing: list[bytes] = []
@@ -202,6 +216,9 @@ class _PayloadJudge:
                 self._found.append(("duplicated", f"{data[:80]!r} again"))
             return
         self._seen.add(data)
+        if publisher not in self._begun:
+            self._begun.add(publisher)
+            self._next[publisher] = min(self._next[publisher], index)
         if index < self._next[publisher]:
             self._late(data, publisher, index)
             return
@@ -210,6 +227,7 @@ class _PayloadJudge:
         self._excused.discard(publisher)
 
     def _late(self, data: bytes, publisher: str, index: int) -> None:
+        # What is older than the join may come behind: a retry where no history is kept.
         if self._sent.places[data][2] >= self._skipped:
             newer = self._sent.by_publisher[publisher][self._next[publisher] - 1]
             self._found.append(("reordered", f"{data[:80]!r} behind {newer[:80]!r} of the same publisher"))
@@ -223,9 +241,11 @@ class _PayloadJudge:
 
 
 def _follows(last: Position, position: Position) -> bool:
-    if last == ORIGIN:
-        return position.offset == 1
-    return position.epoch == last.epoch and position.offset == last.offset + 1
+    return position.offset == 1 if last == ORIGIN else _is_next(last, position)
+
+
+def _is_next(last: Position | None, position: Position) -> bool:
+    return last is not None and position.epoch == last.epoch and position.offset == last.offset + 1
 
 
 def _is_older(last: Position, position: Position, epochs: set[str]) -> bool:

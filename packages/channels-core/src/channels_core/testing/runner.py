@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Literal
@@ -53,7 +53,12 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def prove(rule: Rule, subject: Subject, instances: Instances) -> Outcome:
     """Try one rule in a fresh event loop; never raises because of the backend."""
-    return _judged(rule, instances, lambda: _run(rule, subject, instances))
+
+    def run() -> None:
+        rule.require(subject)
+        _run(_on_stage(rule, subject, several=instances == "several"), [subject])
+
+    return _judged(rule, instances, run)
 
 
 def prove_all(subject: Subject) -> Iterator[Outcome]:
@@ -64,17 +69,24 @@ def prove_all(subject: Subject) -> Iterator[Outcome]:
 
 
 def prove_together(rule: Rule, subjects: Sequence[Subject]) -> list[Outcome]:
-    """Try one rule on several subjects at once, in one event loop: one window of idleness for all of them."""
+    """Try one rule on several subjects at once, in one event loop: one window of idleness for all of them.
 
-    async def all_at_once() -> list[BaseException | None]:
+    What is left behind, or told to the event loop, may be anybody's: it fails all of them.
+    """
+    errors: list[BaseException | None] = [None] * len(subjects)
+
+    async def all_at_once() -> None:
         runs = [_on_stage(rule, subject, several=True) for subject in subjects]
-        return await asyncio.gather(*runs, return_exceptions=True)
+        errors[:] = await asyncio.gather(*runs, return_exceptions=True)
 
     for subject in subjects:
         rule.require(subject)
-    with asyncio.Runner() as runner:
-        errors = runner.run(all_at_once())
-    return [_judged(rule, "several", partial(_reraise, error)) for error in errors]
+    common: Exception | None = None
+    try:
+        _run(all_at_once(), subjects)
+    except Exception as exc:
+        common = exc
+    return [_judged(rule, "several", partial(_reraise, error or common)) for error in errors]
 
 
 def _judged(rule: Rule, instances: Instances, run: Callable[[], None]) -> Outcome:
@@ -92,12 +104,12 @@ def _judged(rule: Rule, instances: Instances, run: Callable[[], None]) -> Outcom
     return Outcome(rule, instances, status, detail, error, time.perf_counter() - start)
 
 
-def _run(rule: Rule, subject: Subject, instances: Instances) -> None:
-    rule.require(subject)
+def _run(body: Coroutine[Any, Any, None], subjects: Sequence[Subject]) -> None:
+    """Run it in a fresh event loop that hears and finds what is left behind."""
     with _no_warnings(), asyncio.Runner() as runner:
         complaints: list[str] = []
         runner.get_loop().set_exception_handler(lambda _, context: complaints.append(_complaint(context)))
-        runner.run(_without_leaks(_on_stage(rule, subject, several=instances == "several"), subject))
+        runner.run(_without_leaks(body, subjects))
         gc.collect()
         if complaints:
             raise RuleBroken(f"the event loop was told: {'; '.join(complaints)}")
@@ -108,23 +120,22 @@ async def _on_stage(rule: Rule, subject: Subject, *, several: bool) -> None:
         await rule.body(stage)
 
 
-async def _without_leaks(body: Awaitable[None], subject: Subject) -> None:
-    count = subject.connection_count
-    connections = await count() if count is not None else 0
+async def _without_leaks(body: Coroutine[Any, Any, None], subjects: Sequence[Subject]) -> None:
+    connections = [await subject.connection_count() if subject.connection_count else 0 for subject in subjects]
     tasks = asyncio.all_tasks()
     await body
     await turns()
     left = asyncio.all_tasks() - tasks
     if left:
         raise RuleBroken(f"tasks are left after on_shutdown: {sorted(task.get_name() for task in left)} {left}")
-    if count is not None:
-        await _settled(subject, connections)
+    for subject, expected in zip(subjects, connections, strict=True):
+        if subject.connection_count is not None:
+            await _settled(subject.connection_count, expected, subject.call_timeout)
 
 
-async def _settled(subject: Subject, expected: int) -> None:
-    assert subject.connection_count is not None, "asked for only where it is defined"
-    deadline = time.monotonic() + subject.call_timeout
-    while (now := await subject.connection_count()) > expected:
+async def _settled(count: Callable[[], Awaitable[int]], expected: int, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while (now := await count()) > expected:
         if time.monotonic() > deadline:
             raise RuleBroken(f"{now - expected} connections are left after on_shutdown")
         await asyncio.sleep(_SETTLE)
