@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from channels_sqlite import SQLiteChannelsBackend
+from channels_sqlite.store import Limits, Store, encode
 from channels_sqlite.worker import THREAD_NAME
 
+from channels_core.backend import Publication
 from channels_core.testing.suite import ChannelsBackendSuite
 
 
@@ -66,18 +68,21 @@ class TestSQLiteWithHistory(TestSQLite):
     async def trim(self, channel: str, keep: int) -> None:
         newest = "SELECT id, top FROM channel WHERE name = ?"
         connection = sqlite3.connect(self.path)
-        identity, top = connection.execute(newest, (channel,)).fetchone()
+        identity, top = connection.execute(newest, (encode(channel),)).fetchone()
         connection.execute("DELETE FROM event WHERE channel = ? AND position <= ?", (identity, top - keep))
         connection.commit()
         connection.close()
 
     async def change_incarnation(self) -> None:
-        """Put a copy in place of the file, as a restore does."""
+        """Restore a copy that lacks what was published last, to a channel that no rule looks at."""
         copy = self.folder / "copy.db"
         source, target = sqlite3.connect(self.path), sqlite3.connect(copy)
         source.backup(target)
         source.close()
         target.close()
+        store = Store(self.path, Limits(self.history, None))
+        store.publish([Publication(b"", ("not in the copy",))])
+        store.close()
         for name in ("events.db-wal", "events.db-shm"):
             (self.folder / name).unlink(missing_ok=True)
         copy.rename(self.path)

@@ -1,12 +1,16 @@
-"""What the kit cannot see: ages, lingering rows, and receivers that are too late."""
+"""What the kit cannot see: restored copies, ages, lingering rows, and receivers that are too late."""
 
+import asyncio
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from channels_sqlite import SQLiteChannelsBackend
 from channels_sqlite.store import LINGER, Limits, Store
 
+from channels_core import ChannelsPlugin, Event
 from channels_core.backend import Publication
 from channels_core.exceptions import BackendConnectionError, BackendError, InvalidURL
 from channels_core.registry import create_backend
@@ -35,6 +39,120 @@ def publish(store: Store, *payloads: bytes) -> None:
 
 def stored(store: Store) -> list[bytes]:
     return [event.data for event in store.read("c", None, None).events]
+
+
+def opened(path: Path) -> Store:
+    return Store(path, Limits(100, None))
+
+
+def epochs(store: Store) -> list[str]:
+    return [event.position.epoch for event in store.read("c", None, None).events if event.position]
+
+
+def published(path: Path, *payloads: bytes) -> str:
+    """Publish with a store of its own; give the epoch of the last event."""
+    store = opened(path)
+    publish(store, *payloads)
+    store.close()
+    return epoch_in(path)
+
+
+def epoch_in(path: Path) -> str:
+    store = opened(path)
+    epoch = epochs(store)[-1]
+    store.close()
+    return epoch
+
+
+def copied_over(copy: Path, path: Path) -> None:
+    """Give the restored file the number of the one that was there, as file systems do now and then."""
+    shutil.copyfile(copy, path)
+
+
+def moved_over(copy: Path, path: Path) -> None:
+    copy.rename(path)
+
+
+@pytest.mark.parametrize("restore", [copied_over, moved_over])
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
+def test_an_older_copy_begins_a_new_epoch(tmp_path: Path, restore: Callable[[Path, Path], None], is_open: bool) -> None:
+    """Positions behind the copy were given to other events; it makes no difference who had the file open meanwhile."""
+    path, copy = tmp_path / "db", tmp_path / "copy"
+    store = opened(path)
+    publish(store, b"1", b"2", b"3")
+    store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if not is_open:
+        store.close()
+    shutil.copyfile(path, copy)
+    if not is_open:
+        store = opened(path)
+    publish(store, b"4", b"5")
+    old = epochs(store)[-1]
+    store.close()
+    restore(copy, path)
+    assert published(path, b"other") != old
+    store = opened(path)
+    assert stored(store) == [b"1", b"2", b"3", b"other"]
+    store.close()
+
+
+def test_opening_again_goes_on_in_the_same_epoch(tmp_path: Path) -> None:
+    """Nothing was lost, also when another process has the file open meanwhile."""
+    path = tmp_path / "db"
+    other = opened(path)
+    first = published(path, b"1")
+    publish(other, b"2")
+    assert published(path, b"3") == first
+    other.close()
+    assert published(path, b"4") == first
+
+
+def test_a_file_without_its_mark_begins_a_new_epoch(tmp_path: Path) -> None:
+    """Nobody knows how far it was; who has the file open goes over to the new epoch as well, and not back."""
+    path = tmp_path / "db"
+    other = opened(path)
+    first = published(path, b"1")
+    (tmp_path / "db-mark").unlink()
+    second = published(path, b"2")
+    publish(other, b"3")
+    assert second != first
+    assert epochs(other) == [first, second, second]
+    other.close()
+
+
+def test_a_name_that_is_no_unicode_harms_nobody(tmp_path: Path) -> None:
+    """A lone surrogate is a name like any other, in every verb, and its neighbours go on."""
+
+    async def main() -> None:
+        names = ["good", "a\udc80"]
+        backend = SQLiteChannelsBackend(tmp_path / "db", history=10)
+        async with ChannelsPlugin(backend, channels=names) as channels, channels.subscribe(names) as subscriber:
+            for name in names:
+                await channels.wait_published(b"1", name)
+            items = [await asyncio.wait_for(anext(subscriber), 15) for _ in names]
+            assert [item.channel for item in items if isinstance(item, Event)] == names
+            assert [await channels.get_history(item.channel) for item in items] == [[item] for item in items]
+            assert channels.health().ok
+            assert channels.stats().reconnects == 0
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_was_left_unread_ends_with_the_backend(tmp_path: Path) -> None:
+    """Whoever reads on after on_shutdown is told that the connection is gone."""
+
+    async def main() -> None:
+        backend = SQLiteChannelsBackend(tmp_path / "db")
+        await backend.on_startup()
+        events = aiter(backend.stream_events())
+        await backend.subscribe(["c"])
+        await backend.publish_batch([Publication(b"1", ("c",)), Publication(b"2", ("c",))])
+        assert (await anext(events)).data == b"1"
+        await backend.on_shutdown()
+        with pytest.raises(BackendConnectionError):
+            assert [event.data async for event in events] == [b"2"]
+
+    asyncio.run(main())
 
 
 def test_history_has_at_most_so_many_events(tmp_path: Path) -> None:
@@ -111,4 +229,4 @@ def test_time_is_the_real_one() -> None:
     """The clock of the other tests is gone: ages are compared between processes, so they are wall-clock times."""
     from channels_sqlite import store
 
-    assert store.time is time
+    assert vars(store)["time"] is time

@@ -36,8 +36,11 @@ FETCH: Final = 1000
 """Rows read at once for live delivery; bounds the memory of a receiver that is far behind."""
 
 SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (
+    one INTEGER PRIMARY KEY CHECK (one = 1), incarnation TEXT NOT NULL, file TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS channel (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, incarnation TEXT NOT NULL,
+    id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, incarnation TEXT NOT NULL,
     epoch TEXT NOT NULL, first INTEGER NOT NULL, top INTEGER NOT NULL, used REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS event (
@@ -86,9 +89,8 @@ class _Channel(NamedTuple):
 class Store:
     """One connection to the file.
 
-    Attributes:
-        incarnation: Names the file that this connection opened. A file that was moved into its place, such as a
-            restored copy, has another one.
+    Beside the file lies its mark, ``NAME-mark``: the number of the newest event, written with every publish. A file
+    that is behind its mark is an older copy; whoever opens it begins another incarnation.
 
     Raises:
         BackendConnectionError: The file cannot be opened, or is not what the path names any more.
@@ -97,6 +99,7 @@ class Store:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self._path: Final = path
+        self._mark: Final = path.with_name(f"{path.name}-mark")
         self._limits: Final = limits
         self._swept = 0.0
         self._version: int | None = None
@@ -104,8 +107,8 @@ class Store:
             self._connection: Final = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
         try:
             with errors():
+                self._file: Final = self._identity()
                 self._prepare()
-            self.incarnation: Final = self._identity()
         except BaseException:
             self._connection.close()
             raise
@@ -118,11 +121,14 @@ class Store:
         """Store all of the batch in one transaction, or nothing."""
         now = time.time()
         with errors(), self._transaction("IMMEDIATE"):
+            incarnation = self._incarnation()
             for publication in batch:
                 for name in publication.channels:
-                    self._append(name, publication, now)
+                    self._append(name, publication, incarnation, now)
             self._sweep(now)
             self._check_in_place()
+            # Before the commit: a mark that is ahead costs an epoch, one that is behind hides a restored copy.
+            self._mark.write_text(str(self._last_seq()))
 
     def read(self, name: str, limit: int | None, after: Position | None) -> History:
         """Read history and top from one snapshot."""
@@ -142,15 +148,15 @@ class Store:
             for start in range(0, len(names), FETCH):
                 part = names[start : start + FETCH]
                 query = f"SELECT name, epoch, top FROM channel WHERE name IN ({', '.join('?' * len(part))})"
-                tops.update((name, Position(epoch, top)) for name, epoch, top in self._connection.execute(query, part))
+                rows = self._connection.execute(query, [encode(name) for name in part])
+                tops.update((decode(name), Position(epoch, top)) for name, epoch, top in rows)
         return tops
 
     def last_seq(self) -> int:
         """Read the number of the newest event of all channels."""
         with errors():
             self._check_in_place()
-            row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
-        return row[0] if row else 0
+            return self._last_seq()
 
     def rows_after(self, seq: int) -> list[Row]:
         """Read the events behind a number, if the file has changed since the last look; cheap if not.
@@ -175,6 +181,17 @@ class Store:
         with self._transaction("IMMEDIATE"):
             for statement in SCHEMA.split(";")[:-1]:
                 self._connection.execute(statement)
+            if not self._is_known():
+                new = (1, secrets.token_hex(6), self._file)
+                self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", new)
+            self._mark.write_text(str(self._last_seq()))
+
+    def _is_known(self) -> bool:
+        """Tell whether this is the file that was here before, with all that it had."""
+        known = self._connection.execute("SELECT file FROM meta").fetchone()
+        mark = self._mark.read_text() if self._mark.exists() else ""
+        # The number of a file alone proves nothing: file systems give it again once nobody has the file open.
+        return known == (self._file,) and mark.isdigit() and int(mark) <= self._last_seq()
 
     @contextmanager
     def _transaction(self, kind: str) -> Iterator[None]:
@@ -188,24 +205,30 @@ class Store:
             raise
 
     def _identity(self) -> str:
-        try:
-            status = os.stat(self._path)
-        except OSError as exc:
-            raise BackendConnectionError(f"{str(self._path)!r} is not there any more: {exc}") from exc
+        status = os.stat(self._path)
         return f"{status.st_dev:x}-{status.st_ino:x}"
 
     def _check_in_place(self) -> None:
         """Notice that the file was moved or replaced: this connection would go on with the old one for ever."""
-        if self._identity() != self.incarnation:
+        if self._identity() != self._file:
             raise BackendConnectionError(f"{str(self._path)!r} was replaced by another file")
+
+    def _last_seq(self) -> int:
+        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
+        return row[0] if row else 0
+
+    def _incarnation(self) -> str:
+        # Read every time: another process may have begun a new one while this one had the file open.
+        incarnation: str = self._connection.execute("SELECT incarnation FROM meta").fetchone()[0]
+        return incarnation
 
     def _find(self, name: str) -> _Channel | None:
         query = "SELECT id, incarnation, epoch, first, top FROM channel WHERE name = ?"
-        row = self._connection.execute(query, (name,)).fetchone()
+        row = self._connection.execute(query, (encode(name),)).fetchone()
         return _Channel(*row) if row else None
 
-    def _append(self, name: str, publication: Publication, now: float) -> None:
-        channel = self._current(name, now)
+    def _append(self, name: str, publication: Publication, incarnation: str, now: float) -> None:
+        channel = self._current(name, incarnation, now)
         if publication.key is not None and not self._accepts(channel.id, publication.key, now):
             return
         top = channel.top + 1
@@ -218,17 +241,17 @@ class Store:
             "channel = ? AND position <= ? AND stored < ?", channel.id, top - self._limits.history, now - LINGER
         )
 
-    def _current(self, name: str, now: float) -> _Channel:
+    def _current(self, name: str, incarnation: str, now: float) -> _Channel:
         """Give the channel's record; make it, or begin a new epoch when the file is another incarnation."""
         channel = self._find(name)
-        if channel is not None and channel.incarnation == self.incarnation:
+        if channel is not None and channel.incarnation == incarnation:
             return channel
         top = channel.top if channel is not None else 0
         self._connection.execute(
             "INSERT INTO channel (name, incarnation, epoch, first, top, used) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, epoch = excluded.epoch, "
             "first = excluded.first",
-            (name, self.incarnation, secrets.token_hex(6), top + 1, top, now),
+            (encode(name), incarnation, secrets.token_hex(6), top + 1, top, now),
         )
         found = self._find(name)
         assert found is not None, "it was stored in this transaction"
@@ -276,7 +299,7 @@ class Store:
                 "WHERE seq > ? ORDER BY seq LIMIT ?",
                 (seq, FETCH),
             ).fetchall()
-        return [Row(seq, self._event(name, data, epoch, position)) for seq, name, data, epoch, position in rows]
+        return [Row(seq, self._event(decode(name), data, epoch, position)) for seq, name, data, epoch, position in rows]
 
     def _event(self, name: str, data: bytes, epoch: str, position: int) -> Event:
         return Event(name, data, Position(epoch, position) if self._limits.history else None)
@@ -306,12 +329,24 @@ class Store:
         return [self._event(name, data, epoch, position) for data, epoch, position in rows]
 
 
+def encode(name: str) -> bytes:
+    """Give a channel's name as it is stored: every string has one, lone surrogates included."""
+    return name.encode("utf-8", "surrogatepass")
+
+
+def decode(name: bytes) -> str:
+    """Give back what was encoded."""
+    return name.decode("utf-8", "surrogatepass")
+
+
 @contextmanager
 def errors() -> Iterator[None]:
     """Map the driver's errors: what another attempt may mend, and what it will not."""
     try:
         yield
-    except sqlite3.OperationalError as exc:
+    except BackendConnectionError:
+        raise
+    except (sqlite3.OperationalError, OSError) as exc:
         raise BackendConnectionError(f"the database file cannot be used now: {exc}") from exc
     except sqlite3.Error as exc:
         raise BackendError(f"the database refused: {exc}") from exc

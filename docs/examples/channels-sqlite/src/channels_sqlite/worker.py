@@ -28,13 +28,21 @@ class Worker:
         self._open: Final = open_store
         self._executor: Final = ThreadPoolExecutor(1, thread_name_prefix=THREAD_NAME)
         self._store: Store | None = None
+        self._closed = False
 
     async def call(self, function: Callable[[Store], T]) -> T:
-        """Run a function with the store."""
+        """Run a function with the store.
+
+        Raises:
+            BackendConnectionError: It cannot be used now, or the worker was closed.
+        """
+        if self._closed:
+            raise BackendConnectionError("the SQLite backend was shut down")
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, function)
 
     async def close(self) -> None:
         """Wait for the call in progress, close the store and end the thread."""
+        self._closed = True
         await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
         self._executor.shutdown()
 
