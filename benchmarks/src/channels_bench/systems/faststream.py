@@ -48,7 +48,8 @@ class FastStreamStream(Stream):
 class FastStream(System):
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._broker: Any = RedisBroker(url, logger=None)
+        silent: Any = None  # documented, and not in the type
+        self._broker: Any = RedisBroker(url, logger=silent)
 
     async def start(self) -> None:
         await self._broker.start()

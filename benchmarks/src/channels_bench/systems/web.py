@@ -123,7 +123,8 @@ class Broadcaster(Asgi):
 
     async def _write(self, send: Send) -> None:
         async with self._broadcast.subscribe(_CHANNEL) as subscriber:
-            async for event in subscriber:
+            events: Any = subscriber  # typed as if there might be none
+            async for event in events:
                 await send({"type": "websocket.send", "text": event.message})
 
     async def pour(self, events: Sequence[bytes], channel: str) -> None:
