@@ -35,6 +35,13 @@ def test_roles_are_quoted() -> None:
     assert 'TO "a""; DROP TABLE x; --";' in grants('a"; DROP TABLE x; --')
 
 
+def test_every_function_is_public_on_purpose() -> None:
+    """A new function is nobody's but the owner's, or is meant for every role with USAGE."""
+    definitions, _, revoked = schema_script().partition("REVOKE ALL ON FUNCTION")
+    names = set(re.findall(r"^CREATE FUNCTION channels\.(\w+)", definitions, re.MULTILINE))
+    assert names - set(re.findall(r"channels\.(\w+)", revoked)) == {"publish", "publish_bytes", "top"}
+
+
 def test_the_command_prints_the_script() -> None:
     """`channels postgres schema` prints one transaction, for psql."""
     result = CliRunner().invoke(postgres, ["schema", "--prefix", "mine", "--grant", "app"])

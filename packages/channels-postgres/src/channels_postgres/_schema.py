@@ -20,6 +20,9 @@ SCHEMA_VERSION: Final = 1
 _OUR_NAME: Final = re.compile(r"\bchannels(?=\b|_wake\b)")
 _TABLE: Final = re.compile(r"^CREATE (TABLE|SEQUENCE) (?!channels\.meta)", re.MULTILINE)
 
+_CALLED: Final = ("publish(text, bytea)", "publish(text, text)", "publish_bytes", "publish_batch", "top", "trim")
+"""Functions that an application calls, directly or by our statements."""
+
 _LOCK_CLASS: Final = crc32(b"channels-postgres schema") >> 1
 
 
@@ -39,11 +42,16 @@ def schema_script(prefix: str = "channels", *, unlogged: bool = False) -> str:
 
 
 def grants(role: str, prefix: str = "channels") -> str:
-    """Return the statements that let a role publish and read; the functions have the rights of their owner."""
+    """Return the statements that let a role publish and read; the functions have the rights of their owner.
+
+    Those that everybody may call are among them: default privileges may have taken them from everybody.
+    """
     quoted = '"' + role.replace('"', '""') + '"'
+    functions = ", ".join(f"{prefix}.{function}" for function in _CALLED)
     return (
         f"GRANT USAGE ON SCHEMA {prefix} TO {quoted};\n"
         f"GRANT SELECT ON {prefix}.meta, {prefix}.records, {prefix}.events TO {quoted};\n"
+        f"GRANT EXECUTE ON FUNCTION {functions} TO {quoted};\n"
     )
 
 

@@ -15,6 +15,9 @@ NO_LIMIT: Final = 0.0
 NO_COUNT: Final = 1 << 62
 """A number of events that limits nothing."""
 
+_HISTORY_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of a page of history, give or take a row: a thousand large events do not fit into one call's deadline."""
+
 SESSION: Final = "SET jit = off; SET enable_seqscan = off; SET max_parallel_workers_per_gather = 0"
 """For the reading connection, whose one statement finds few rows by an index, whatever the statistics say."""
 
@@ -45,7 +48,7 @@ FROM (
             pg_column_size(e.payloads)::bigint AS size
         FROM channels.events AS e
         WHERE (
-                e.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+                e.xid >= pg_snapshot_xmax($1::text::pg_snapshot) AND e.xid < (SELECT pg_snapshot_xmax(upto) FROM pass)
                 OR e.xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
             )
             AND pg_visible_in_snapshot(e.xid, (SELECT upto FROM pass))
@@ -78,14 +81,17 @@ LEFT JOIN LATERAL (
     SELECT x.epoch, x.first_offset, x.payloads,
         sum(x.last_offset - greatest(x.first_offset - 1, r.low)) OVER (
             ORDER BY x.last_offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-        ) AS events_before
+        ) AS events_before,
+        sum(pg_column_size(x.payloads)) OVER (
+            ORDER BY x.last_offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS bytes_before
     FROM channels.events AS x
     WHERE x.channel = r.channel
         AND x.last_offset > r.low
         AND ($4::float8 <= 0 OR x.stored_at > now() - make_interval(secs => $4::float8))
     ORDER BY x.last_offset
     LIMIT $2::bigint
-) AS e ON coalesce(e.events_before < $2::bigint, true)
+) AS e ON coalesce(e.events_before < $2::bigint{and_more}, true)
 ORDER BY e.first_offset
 """
 """The record of a channel and the offset behind which history begins, beside each row that has events of it, or alone.
@@ -94,7 +100,7 @@ The first row may begin before it, and the last may hold more than the limit ask
 Arguments: name, limit, history, age limit.
 """
 
-NEWEST: Final = _HISTORY.format(low="c.top - $2::bigint")
+NEWEST: Final = _HISTORY.format(low="c.top - $2::bigint", and_more="")
 
 FOLLOWING: Final = _HISTORY.format(
     low="""CASE
@@ -104,8 +110,12 @@ FOLLOWING: Final = _HISTORY.format(
             FROM channels.events AS y WHERE y.channel = c.channel AND y.epoch = $5::text
             HAVING count(*) > 0
         ), 0)
-    END"""
+    END""",
+    and_more=f" AND (e.bytes_before < {_HISTORY_BYTES} OR $2::bigint = {NO_COUNT})",
 )
-"""Offsets go on over the border of an epoch, so each epoch is a range of them. Arguments 5 and 6: epoch and offset."""
+"""Offsets go on over the border of an epoch, so each epoch is a range of them. Arguments 5 and 6: epoch and offset.
+
+With a limit it may bring less, at least one event: whoever pages goes on until `top`.
+"""
 
 ALL: Final = (CHANGES, FOLLOWING, NEWEST, PUBLISH, PUBLISH_IN, TOP, TOPS, TRIM)

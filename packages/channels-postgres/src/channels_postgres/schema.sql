@@ -147,18 +147,24 @@ END
 $$;
 
 -- The planner takes arrays for ten rows, and nested loops over a thousand of them for cheap: hence enable_nestloop.
--- Plans are generic because planning costs more than running.
+-- Plans are generic because planning costs more than running. Up to PostgreSQL 17 a plan that cannot do without a nested
+-- loop then counts as very expensive, and compiling it took a second at the first retry of each connection: hence jit.
 
 -- Publish a batch of ours, chunk by chunk: its channel, each but once, and where it ends in the arrays of numbers in
 -- the lane and of payloads. Numbers ascend in each chunk, and the first is the lowest; a lane of '' has no memory.
+-- Never waits for a lock for long: a process that waits does not notice that its client has given up, and each retry
+-- would add another. (It would notice by client_connection_check_interval, but not when that is set in here.)
 CREATE FUNCTION channels.publish_batch(
     lane_name text, names bytea[], ends bigint[], numbers bigint[], payloads bytea[]
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
-SET enable_nestloop = off AS $$
+SET enable_nestloop = off SET jit = off AS $$
 DECLARE
     highest bigint;
 BEGIN
+    IF current_setting('lock_timeout')::interval NOT BETWEEN '1 millisecond' AND '2 seconds' THEN
+        PERFORM set_config('lock_timeout', '2s', true);
+    END IF;
     IF lane_name <> '' THEN
         WITH known AS (
             INSERT INTO channels.lanes AS had (channel, lane, number, used_at)
@@ -216,17 +222,18 @@ BEGIN
 END
 $$;
 
+-- These two run under the caller's search_path, which may lead to other functions of the same names.
 CREATE FUNCTION channels.publish(channel text, payload bytea) RETURNS void
-LANGUAGE sql VOLATILE AS $$ SELECT channels.publish_bytes(convert_to(channel, 'UTF8'), payload) $$;
+LANGUAGE sql VOLATILE AS $$ SELECT channels.publish_bytes(pg_catalog.convert_to(channel, 'UTF8'), payload) $$;
 
 CREATE FUNCTION channels.publish(channel text, payload text) RETURNS void
 LANGUAGE sql VOLATILE AS $$
-    SELECT channels.publish_bytes(convert_to(channel, 'UTF8'), convert_to(payload, 'UTF8'))
+    SELECT channels.publish_bytes(pg_catalog.convert_to(channel, 'UTF8'), pg_catalog.convert_to(payload, 'UTF8'))
 $$;
 
 CREATE FUNCTION channels.number_pending() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
-SET enable_nestloop = off AS $$
+SET enable_nestloop = off SET jit = off AS $$
 DECLARE
     names bytea[];
     ends bigint[];
@@ -263,6 +270,8 @@ $$;
 
 CREATE CONSTRAINT TRIGGER number_pending AFTER INSERT ON channels.pending
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.leader) EXECUTE FUNCTION channels.number_pending();
+-- Also where logical replication applies changes, whose triggers may publish.
+ALTER TABLE channels.pending ENABLE ALWAYS TRIGGER number_pending;
 
 -- The position of the newest event that the caller's snapshot sees, as EPOCH:OFFSET; ':0' before the first.
 CREATE FUNCTION channels.top(channel text) RETURNS text
@@ -302,6 +311,16 @@ BEGIN
         GET DIAGNOSTICS removed = ROW_COUNT;
         more := more OR removed >= chunk;
     END IF;
+    -- Rows of a dump that was restored into a younger server: their transactions are still to come here. They would be
+    -- the last to go by age, and be taken for new when the numbers get there. No snapshot holds 0 for new.
+    UPDATE channels.events AS e SET xid = '0' FROM (
+        SELECT x.channel, x.last_offset FROM channels.events AS x
+        WHERE x.xid >= pg_snapshot_xmax(pg_current_snapshot()) AND x.xid > pg_current_xact_id()
+        ORDER BY x.xid DESC LIMIT chunk
+    ) AS restored
+    WHERE e.channel = restored.channel AND e.last_offset = restored.last_offset;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    more := more OR removed >= chunk;
     IF max_age > 0 THEN
         DELETE FROM channels.events AS e USING (
             -- The oldest transactions hold the oldest events, except those that took long to commit.
@@ -328,3 +347,14 @@ BEGIN
     RETURN more;
 END
 $$;
+
+-- Whoever has USAGE on the schema may publish. These trust their arguments, or delete; backends are granted what they
+-- need of them.
+REVOKE ALL ON FUNCTION
+    channels.channel_hash(bytea),
+    channels.incarnation(),
+    channels.append(bytea[], bigint[], bytea[]),
+    channels.publish_batch(text, bytea[], bigint[], bigint[], bytea[]),
+    channels.number_pending(),
+    channels.trim(bigint, double precision, double precision, bigint)
+FROM PUBLIC;
