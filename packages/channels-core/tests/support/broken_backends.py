@@ -174,8 +174,15 @@ class Limited(RemoteBackend):
 
     async def publish(self, data: bytes, channels: Sequence[str], *, key: Key | None = None) -> None:
         if len(data) > LIMIT:
-            raise BackendError(f"{len(data)} bytes are more than {LIMIT}")
-        await super().publish(data, channels, key=key)
+            raise self._refusal(data)
+        await RemoteBackend.publish_batch(self, [Publication(data, tuple(channels), key)])
+
+    async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
+        await super().publish_batch([publication for publication in batch if len(publication.data) <= LIMIT])
+        return [self._refusal(p.data) if len(p.data) > LIMIT else None for p in batch]
+
+    def _refusal(self, data: bytes) -> BackendError:
+        return BackendError(f"{len(data)} bytes are more than {LIMIT}")
 
 
 class CutsOff(RemoteBackend):
@@ -198,8 +205,8 @@ def _one_epoch(position: Position) -> Position:
 
 
 def _in_one_epoch(event: Event) -> Event:
-    assert event.position is not None
-    return Event(event.channel, event.data, _one_epoch(event.position))
+    # A probe has no position.
+    return Event(event.channel, event.data, event.position and _one_epoch(event.position))
 
 
 class BrokenSubject(MemorySubject):

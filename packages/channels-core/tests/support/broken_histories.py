@@ -144,3 +144,25 @@ class HasOneLane(RemoteBackend):
         return await super().publish_batch(
             [Publication(p.data, p.channels, p.key and ("the lane", p.key[1])) for p in batch]
         )
+
+
+class PagesInTwoSteps(RemoteBackend):
+    """Reads the top later where a position is given."""
+
+    async def get_history(self, channel: str, limit: int | None = None, *, after: Position | None = None) -> History:
+        page = await super().get_history(channel, limit, after=after)
+        if after is None or after == ORIGIN:
+            return page
+        await asyncio.sleep(0)
+        return History(page.events, (await super().get_history(channel, 0)).top)
+
+
+class PagesFromTheOriginInTwoSteps(RemoteBackend):
+    """Reads the top later where everything is asked for."""
+
+    async def get_history(self, channel: str, limit: int | None = None, *, after: Position | None = None) -> History:
+        page = await super().get_history(channel, limit, after=after)
+        if after != ORIGIN:
+            return page
+        await asyncio.sleep(0)
+        return History(page.events, (await super().get_history(channel, 0)).top)

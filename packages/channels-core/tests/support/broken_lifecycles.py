@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from fnmatch import fnmatchcase
 
 from memory_subject import RemoteBackend, RemoteBroker
 
-from channels_core.backend import Publication
-from channels_core.events import Event
+from channels_core.backend import History, Publication
+from channels_core.events import Event, Position
 from channels_core.exceptions import BackendConnectionError, BackendError, NotStarted
 
 
@@ -47,6 +49,60 @@ class QuotesNames(Renaming):
 
     def rename(self, channel: str) -> str:
         return channel.replace("''", "'").replace("\\", "")
+
+
+class FoldsNames(Renaming):
+    """Makes keys of names, and gives back the name that was subscribed to."""
+
+    def __init__(self, broker: RemoteBroker) -> None:
+        super().__init__(broker)
+        self.originals: dict[str, str] = {}
+
+    def rename(self, channel: str) -> str:
+        return re.sub(r"\W", "_", channel)
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        self.originals.update((self.rename(channel), channel) for channel in channels)
+        await super().subscribe(channels)
+
+    async def unsubscribe(self, channels: Sequence[str]) -> None:
+        await super().unsubscribe([self.rename(channel) for channel in channels])
+
+    async def stream_events(self) -> AsyncIterator[Event]:
+        async for event in super().stream_events():
+            yield Event(self.originals[event.channel], event.data, event.position)
+
+    async def get_history(self, channel: str, limit: int | None = None, *, after: Position | None = None) -> History:
+        page = await super().get_history(self.rename(channel), limit, after=after)
+        return History([Event(channel, event.data, event.position) for event in page.events], page.top)
+
+    async def get_tops(self, channels: Sequence[str]) -> dict[str, Position]:
+        tops = await super().get_tops([self.rename(channel) for channel in channels])
+        return {channel: tops[self.rename(channel)] for channel in channels}
+
+
+class MatchesPatterns(RemoteBackend):
+    """Subscribes to patterns, as ``PSUBSCRIBE`` does, and delivers under the name that was subscribed to."""
+
+    async def publish_batch(self, batch: Sequence[Publication]) -> list[BackendError | None]:
+        return await super().publish_batch(
+            [
+                Publication(p.data, tuple(name for each in p.channels for name in self._matching(each)), p.key)
+                for p in batch
+            ]
+        )
+
+    def _matching(self, channel: str) -> list[str]:
+        patterns = [name for name in self.broker._receivers if name != channel and fnmatchcase(channel, name)]
+        return [channel, *patterns]
+
+
+class ReadsPatterns(RemoteBackend):
+    """Looks for history by pattern, as ``LIKE`` does."""
+
+    async def get_history(self, channel: str, limit: int | None = None, *, after: Position | None = None) -> History:
+        names = [name for name in self.broker._records if fnmatchcase(name, channel)]
+        return await super().get_history(names[0] if names else channel, limit, after=after)
 
 
 class DeliversPerSubscription(RemoteBackend):

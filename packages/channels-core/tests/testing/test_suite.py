@@ -107,12 +107,29 @@ def test_the_guard_cannot_be_replaced() -> None:
         type("Unguarded", (Complete,), {"test_the_suite_is_complete": None})
 
 
+def test_rules_cannot_be_switched_off_together() -> None:
+    """A suite has no method that all rules go through, and that it could override."""
+
+    class Idle(ChannelsBackendSuite):
+        def _prove(self, *_: object) -> None: ...
+
+        def make_backend(self) -> ChannelsBackend:
+            raise OSError("no such broker")
+
+    with pytest.raises(AssertionError, match="no such broker"):
+        Idle().test_subscribing_twice_delivers_once("one")  # type: ignore[attr-defined]  # made from the rules
+
+
+def test_what_is_not_proved_never_passes(tmp_path: Path) -> None:
+    """Under ``--runxfail``, which reports expected failures as failures, a rule without its hook is one."""
+    done = _run_smallest(tmp_path, "heard", "--runxfail")
+    assert "2 failed" in done.stdout.splitlines()[-1], done.stdout
+    assert "not proved: needs cut_connections()" in done.stdout
+
+
 def test_seven_lines_are_a_suite_and_missing_hooks_are_told(tmp_path: Path) -> None:
     """A third party's file needs no plugin; missing hooks are neither passed nor skipped, and listed at the end."""
-    (tmp_path / "test_smallest.py").write_text(SMALLEST)
-    chosen = "complete or twice or heard or stored_once"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-k", chosen, "."]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = _run_smallest(tmp_path, "complete or twice or heard or stored_once")
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout
     assert "conformance of TestSmallest: 1 rules not proved" in done.stdout
@@ -120,6 +137,12 @@ def test_seven_lines_are_a_suite_and_missing_hooks_are_told(tmp_path: Path) -> N
     assert "3 passed" in lines[-1]
     assert "2 xfailed" in lines[-1]
     assert "skipped" in lines[-1]
+
+
+def _run_smallest(folder: Path, chosen: str, *options: str) -> subprocess.CompletedProcess[str]:
+    (folder / "test_smallest.py").write_text(SMALLEST)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-k", chosen, "."]
+    return subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True, check=False)
 
 
 class Counting(MemorySubject):

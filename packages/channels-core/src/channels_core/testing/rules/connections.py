@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from channels_core.exceptions import BackendConnectionError
-from channels_core.testing.registry import check, rule
+from channels_core.testing.registry import RuleBroken, check, rule
 from channels_core.testing.stage import Stage
 
 SPARE: Final = 4
@@ -48,6 +49,29 @@ async def after_a_break_it_starts_again(stage: Stage) -> None:
         await receiving.take(1)
 
 
+@rule(history=True, hooks=("stop_broker", "start_broker"))
+async def reading_works_again_after_an_outage(stage: Stage) -> None:
+    """While the broker is away `get_history` and `get_tops` raise; when it is back, they work without a restart.
+
+    Troubleshooting: reopen the connection for reading on the next call, without touching the receiver.
+    """
+    publishing, reading = await stage.pair()
+    channel = stage.channel()
+    await publishing.publish(b"before", channel)
+    await reading.history(channel)
+    await reading.tops(channel)
+    async with stage.broker_stopped():
+        await stage.fails(reading.backend.get_history(channel), "get_history without a broker")
+        await stage.fails(reading.backend.get_tops([channel]), "get_tops without a broker")
+    await _at_the_second_try(lambda: reading.tops(channel), "get_tops")
+    await _at_the_second_try(lambda: reading.history(channel), "get_history")
+    await publishing.publish(b"after", channel)
+    page = await reading.history(channel, 1)
+    check([event.data for event in page.events] == [b"after"], f"after the outage history ends with {page.events}")
+    tops = await reading.tops(channel)
+    check(tops == {channel: page.top}, f"after the outage tops are {tops}, history says {page.top}")
+
+
 @rule(hooks=("connection_count",))
 async def calls_open_no_connection_each(stage: Stage) -> None:
     """The number of connections does not grow with the number of calls.
@@ -83,3 +107,14 @@ async def a_probe_comes_back(stage: Stage) -> None:
         await publishing.publish_probe(b"%d" % number, channel)
         (event,) = await receiving.take(1)
         check((event.channel, event.data) == (channel, b"%d" % number), f"a probe came back as {event}")
+
+
+async def _at_the_second_try(call: Callable[[], Awaitable[object]], name: str) -> None:
+    """Allow one failure: a connection may be found to be dead by using it."""
+    try:
+        await call()
+    except BackendConnectionError:
+        try:
+            await call()
+        except BackendConnectionError as exc:
+            raise RuleBroken(f"{name} does not work again after an outage: {exc!r}") from exc

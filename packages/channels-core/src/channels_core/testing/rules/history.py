@@ -86,19 +86,22 @@ async def tops_are_those_of_history(stage: Stage) -> None:
 
 @rule(history=True)
 async def top_is_read_together_with_history(stage: Stage) -> None:
-    """While somebody publishes, the last event of every read is its `top`: both come from one atomic read.
+    """While somebody publishes, the last event of every read to the end is its `top`: both come from one atomic read.
 
     Troubleshooting: one script, transaction or statement for both; two reads one after the other are not enough.
     """
     publishing, receiving = await stage.pair()
     channel = stage.channel()
-    publisher = asyncio.create_task(publish_numbers(publishing, channel, CONCURRENT))
+    publisher = asyncio.create_task(_publish_in_turns(publishing, channel, CONCURRENT))
+    middle: Position | None = None
     try:
         while not publisher.done():
-            for limit in (5, None):
-                page = await receiving.history(channel, limit)
-                last = page.events[-1].position if page.events else ORIGIN
-                check(last == page.top, f"the last event has {last}, top says {page.top}")
+            for limit, after in ((5, None), (None, None), (None, ORIGIN), (None, middle)):
+                page = await receiving.history(channel, limit, after=after)
+                positions = positions_of(page.events)
+                last = positions[-1] if positions else after or ORIGIN
+                check(last == page.top, f"limit {limit}, after {after}: the last event has {last}, top says {page.top}")
+                middle = positions[len(positions) // 2] if positions else middle
             await asyncio.sleep(0)
     finally:
         await publisher
@@ -238,3 +241,10 @@ async def publish_numbers(instance: Instance, channel: str, count: int, *, first
     """Publish consecutive numbers, one by one."""
     for number in range(first, first + count):
         await instance.publish(b"%d" % number, channel)
+
+
+async def _publish_in_turns(instance: Instance, channel: str, count: int) -> None:
+    """Let others run between any two events, also where publishing itself never waits."""
+    for number in range(count):
+        await instance.publish(b"%d" % number, channel)
+        await asyncio.sleep(0)

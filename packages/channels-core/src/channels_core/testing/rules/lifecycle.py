@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 
+from channels_core.backend import Publication
 from channels_core.exceptions import BackendConnectionError
 from channels_core.testing.registry import RuleBroken, check, rule
 from channels_core.testing.stage import Instance, Stage, turns
@@ -118,37 +119,67 @@ async def sixteen_reads_and_two_lanes_at_once(stage: Stage) -> None:
     await instance.subscribe(*channels)
     for name in channels:
         await instance.publish(name.encode(), name)
-    lanes = [_publish_all(instance, channels, lane) for lane in (b"a", b"b")]
+    lanes = [_publish_all(instance, channels, b"a", 2), _publish_all(instance, channels, b"b", 3)]
     if stage.subject.keeps_history:
         reads = [_read_own(instance, name) for name in channels]
         await asyncio.gather(*lanes, *reads)
     else:
         await asyncio.gather(*lanes)
-    events = await instance.take(3 * len(channels))
-    check({event.channel for event in events} == set(channels), "events of some channels are missing")
+    events = await instance.take(8 * len(channels))
+    for name in channels:
+        seen = sorted(event.data for event in events if event.channel == name)
+        expected = sorted([name.encode(), b"a0", b"a1", b"a2", b"b0", b"b1", b"b2", b"b3"])
+        check(seen == expected, f"two lanes sent {expected}, and {seen} came")
 
 
 @rule()
 async def a_cancelled_call_does_no_harm(stage: Stage) -> None:
-    """After a call was cancelled anywhere in between, the next one gets its own answer.
+    """After a publish, a batch or a read was cancelled anywhere in between, the next one gets its own answer.
 
     Troubleshooting: drop the connection of a cancelled call, or its unread answer is taken for the next one's.
     """
     await stage.company()
     instance = await stage.instance()
-    channels = stage.channels(2)
-    await instance.subscribe(*channels)
-    for name in channels:
+    cancelled, channel = stage.channels(2)
+    await instance.subscribe(cancelled, channel)
+    for name in (cancelled, channel):
         await instance.publish(name.encode(), name)
     await instance.take(2)
     for steps in range(15):
-        await _cancel(instance.backend.publish(b"cancelled", [channels[0]]), steps)
+        await _cancel(instance.backend.publish(b"x", [cancelled]), steps)
+        await instance.publish(b"%d" % steps, channel)
+        await _cancel(instance.backend.publish_batch([Publication(b"x", (cancelled,))] * 3), steps)
+        outcomes = await instance.publish_batch([Publication(b"%d in a batch" % steps, (channel,))])
+        check(outcomes == [None], f"behind a cancelled batch, one publication is answered by {outcomes}")
         if stage.subject.keeps_history:
-            await _cancel(instance.backend.get_history(channels[0]), steps)
-            await _read_own(instance, channels[1])
-        await instance.publish(b"%d" % steps, channels[1])
-    events = [event.data for event in await instance.take_until(b"14") if event.channel == channels[1]]
-    check(events == [b"%d" % number for number in range(14)], f"behind cancelled calls came {events}")
+            await _cancel(instance.backend.get_history(cancelled), steps)
+            await _read_own(instance, channel)
+            await _cancel(instance.backend.get_tops([cancelled]), steps)
+            await _read_own(instance, channel)
+    await instance.publish(b"end", channel)
+    events = [event.data for event in await instance.take_until(b"end") if event.channel == channel]
+    expected = [data for number in range(15) for data in (b"%d" % number, b"%d in a batch" % number)]
+    check(events == expected, f"behind cancelled calls came {events}")
+
+
+@rule()
+async def a_cancelled_subscribe_is_forgotten_by_a_restart(stage: Stage) -> None:
+    """After a `subscribe` was cancelled anywhere in between, a restart gives a backend that subscribes again.
+
+    Troubleshooting: release locks and drop tables of names also when cancelled; begin afresh in `on_startup`.
+    """
+    await stage.company()
+    instance = await stage.instance()
+    for steps in (0, 1, 2, 3, 5, 8, 13):
+        cancelled, channel = stage.channels(2)
+        await _cancel(instance.backend.subscribe([cancelled]), steps)
+        await instance.stop()
+        await instance.start()
+        await instance.subscribe(channel)
+        await instance.publish(b"not for us", cancelled)
+        await instance.publish(b"sentinel", channel)
+        before = await instance.take_until(b"sentinel")
+        check(not before, f"a cancelled subscribe survived the restart: {before}")
 
 
 @rule(hooks=("stop_broker", "start_broker"))
@@ -193,9 +224,12 @@ async def _use(instance: Instance, channel: str) -> None:
     await instance.stop()
 
 
-async def _publish_all(instance: Instance, channels: list[str], data: bytes) -> None:
+async def _publish_all(instance: Instance, channels: list[str], lane: bytes, size: int) -> None:
     for name in channels:
-        await instance.publish(data, name)
+        await instance.publish(lane + b"0", name)
+        batch = [Publication(b"%s%d" % (lane, number + 1), (name,)) for number in range(size)]
+        outcomes = await instance.publish_batch(batch)
+        check(outcomes == [None] * size, f"a batch of {size} beside another one is answered by {outcomes}")
 
 
 async def _read_own(instance: Instance, channel: str) -> None:
@@ -204,6 +238,8 @@ async def _read_own(instance: Instance, channel: str) -> None:
         strangers = {event.channel for event in events} - {channel}
         check(bool(events) and events[0].data == channel.encode(), f"history of {channel} begins with {events[:1]}")
         check(not strangers, f"history of {channel} has events of {strangers}")
+        tops = await instance.tops(channel)
+        check(set(tops) == {channel}, f"get_tops of {channel} answers for {sorted(tops)}")
 
 
 async def _cancel(call: Coroutine[object, object, object], steps: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Final
 
-from channels_core.backend import Publication
+from channels_core.backend import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Publication
 from channels_core.exceptions import BackendError, MessageTooLarge
 from channels_core.testing.registry import NotApplicable, NotProved, RuleBroken, check, rule
-from channels_core.testing.stage import Stage
+from channels_core.testing.stage import Instance, Stage
 
 SAMPLES: Final = {
     "empty": b"",
@@ -69,10 +70,11 @@ async def any_bytes_are_kept_in_history(stage: Stage) -> None:
     """
     publishing, receiving = await stage.pair()
     channel = stage.channel()
-    for data in SAMPLES.values():
+    payloads = [data for data in SAMPLES.values() if len(data) <= (stage.subject.max_payload or LARGE)]
+    for data in payloads:
         await publishing.publish(data, channel)
     stored = [event.data for event in (await receiving.history(channel)).events]
-    check(stored == list(SAMPLES.values()), f"history holds {[data[:20] for data in stored]}")
+    check(stored == payloads, f"history holds {[data[:20] for data in stored]}")
 
 
 @rule()
@@ -110,6 +112,69 @@ async def one_byte_too_many_is_refused(stage: Stage) -> None:
         raise RuleBroken(f"{len(data)} bytes were accepted, the declared limit is {stage.subject.max_payload}")
     await publishing.publish(b"next", channel)
     check(not await receiving.take_until(b"next"), "something of the refused payload arrived")
+
+
+@rule()
+async def a_refusal_in_a_batch_is_of_one_publication(stage: Stage) -> None:
+    """`publish_batch` answers with a `BackendError` for what is too large, and publishes what is in front and behind.
+
+    Troubleshooting: return refusals, do not raise them; take out what is refused and go on with the rest.
+    """
+    if stage.subject.max_payload is None:
+        raise NotApplicable("no limit is declared")
+    publishing, receiving = await stage.pair()
+    channel = stage.channel()
+    await receiving.subscribe(channel)
+    large = _pattern(_sendable(stage.subject.max_payload) + 1)
+    payloads = [b"1", large, b"2"]
+    # Only a single event may make a batch larger than that.
+    together = sum(map(len, payloads)) <= MAX_BATCH_BYTES
+    batches = [payloads] if together else [[data] for data in payloads]
+    outcomes = [await publishing.publish_batch([Publication(data, (channel,)) for data in batch]) for batch in batches]
+    (first, refusal, last) = chain.from_iterable(outcomes)
+    check(
+        isinstance(refusal, BackendError), f"{len(large)} bytes in a batch, one too many, were answered by {refusal!r}"
+    )
+    check(first is None and last is None, f"what stands beside a refused publication: {first!r}, {last!r}")
+    await publishing.publish(b"end", channel)
+    seen = [event.data[:20] for event in await receiving.take_until(b"end")]
+    check(seen == [b"1", b"2"], f"of a batch with one refused came {seen}")
+    await _keeps(stage, receiving, channel, [b"1", b"2", b"end"])
+
+
+@rule()
+async def the_fullest_batch_arrives(stage: Stage) -> None:
+    """A batch of 1,000 publications and 1 MiB, the most that the plugin hands over, arrives whole and in order.
+
+    Troubleshooting: look for a limit on a statement, a script's arguments or a notification, and split below it.
+    """
+    publishing, receiving = await stage.pair()
+    channel = stage.channel()
+    await receiving.subscribe(channel)
+    payloads = _fullest(stage.subject.max_payload)
+    outcomes = await publishing.publish_batch([Publication(data, (channel,)) for data in payloads])
+    check(outcomes == [None] * len(payloads), f"{len(payloads)} were answered by {outcomes[:3]} …")
+    await publishing.publish(b"end", channel)
+    seen = [event.data for event in await receiving.take_until(b"end")]
+    check(seen == payloads, f"of a batch of {len(payloads)} publications {len(seen)} came, or others")
+    await _keeps(stage, receiving, channel, [*payloads[-50:], b"end"], limit=51)
+
+
+async def _keeps(
+    stage: Stage, instance: Instance, channel: str, expected: list[bytes], *, limit: int | None = None
+) -> None:
+    if stage.subject.keeps_history:
+        stored = [event.data for event in (await instance.history(channel, limit)).events]
+        check(stored == expected, f"{len(stored)} events of history end with {[data[:20] for data in stored[-5:]]}")
+
+
+def _fullest(limit: int | None) -> list[bytes]:
+    """Fill a batch with a few large payloads and many small ones, each another one."""
+    few = 8
+    large = min(limit or LARGE, MAX_BATCH_BYTES // (2 * few))
+    small = min(large, (MAX_BATCH_BYTES - few * large) // (MAX_BATCH_EVENTS - few))
+    sizes = [large] * few + [small] * (MAX_BATCH_EVENTS - few)
+    return [(b"%d." % number + b"x" * size)[:size] for number, size in enumerate(sizes)]
 
 
 def _sendable(size: int) -> int:

@@ -6,10 +6,14 @@ import asyncio
 from typing import Final
 
 from channels_core.backend import Publication
+from channels_core.events import ORIGIN, Position
 from channels_core.testing.registry import check, rule
 from channels_core.testing.stage import Instance, Stage
 
 MANY: Final = 1000
+
+MIXED: Final = 15
+"""Events of one lane, alone and in batches: six lanes of them stay in any history."""
 
 
 @rule()
@@ -103,24 +107,24 @@ async def all_instances_share_one_broker(stage: Stage) -> None:
 
 @rule(history=True)
 async def all_instances_see_one_order(stage: Stage) -> None:
-    """Where history is kept, all instances receive the events of several publishers in the same order.
+    """Where history is kept, all instances receive several publishers' events in one order, consecutive from 1.
 
-    Troubleshooting: assign the position and hand over in one atomic step.
+    Troubleshooting: read the newest position, assign the next one and hand over in one atomic step.
     """
     instances = await _crowd(stage)
     channel = stage.channel()
     for instance in instances:
         await instance.subscribe(channel)
 
-    async def publish(index: int) -> None:
-        for number in range(30):
-            await instances[index].publish(b"%d:%d" % (index, number), channel)
-
-    await asyncio.gather(*(publish(index) for index in range(len(instances))))
+    lanes = [(instance, b"%d-%d" % (index, lane)) for index, instance in enumerate(instances) for lane in range(2)]
+    await asyncio.gather(*(_mixed(instance, channel, lane) for instance, lane in lanes))
     stored = list((await instances[0].history(channel)).events)
     for instance in instances:
-        seen = await instance.take(30 * len(instances))
+        seen = await instance.take(MIXED * len(lanes))
         check(seen == stored, "an instance received another order than history has")
+    positions = [event.position or ORIGIN for event in stored]
+    expected = [Position(positions[0].epoch, number + 1) for number in range(len(positions))]
+    check(positions == expected, f"offsets under {len(lanes)} publishers: {[p.offset for p in positions]}")
 
 
 @rule()
@@ -157,6 +161,12 @@ async def a_publish_that_fails_raises_and_the_next_works(stage: Stage) -> None:
 
 async def _crowd(stage: Stage) -> list[Instance]:
     return [await stage.instance() for _ in range(3 if stage.several else 1)]
+
+
+async def _mixed(instance: Instance, channel: str, lane: bytes) -> None:
+    for number in range(0, MIXED, 3):
+        await instance.publish(b"%s:%d" % (lane, number), channel)
+        await instance.publish_batch([Publication(b"%s:%d" % (lane, number + part), (channel,)) for part in (1, 2)])
 
 
 def _first_difference(seen: list[bytes], expected: list[bytes]) -> int:

@@ -79,6 +79,24 @@ async def a_retried_batch_stores_what_is_missing(stage: Stage) -> None:
 
 
 @rule(history=True)
+async def a_retry_reaches_the_channels_that_lack_it(stage: Stage) -> None:
+    """After an attempt that only some channels accepted, its retry is stored in the others, once in each.
+
+    Troubleshooting: compare the number in every channel of a publication, not in its first one.
+    """
+    publishing, receiving = await stage.pair()
+    first, second, third = stage.channels(3)
+    lane = _lane()
+    await publishing.publish(b"1", first, key=(lane, 1))
+    await publishing.publish(b"1", first, second, key=(lane, 1))
+    await publishing.publish_batch([Publication(b"2", (second,), (lane, 2))])
+    await publishing.publish_batch([Publication(b"2", (second, first, third), (lane, 2))])
+    await _expect(receiving, first, b"1", b"2")
+    await _expect(receiving, second, b"1", b"2")
+    await _expect(receiving, third, b"2")
+
+
+@rule(history=True)
 async def lanes_and_channels_are_counted_apart(stage: Stage) -> None:
     """The same number in another lane, or in another channel, is another publication; without a key all are.
 
@@ -112,6 +130,25 @@ async def a_cancelled_publish_and_its_retry_store_once(stage: Stage) -> None:
         await asyncio.wait([attempt])
         await publishing.publish(b"%d" % number, channel, key=(lane, number))
     await _expect(receiving, channel, *(b"%d" % number for number in range(1, 16)))
+
+
+@rule(history=True)
+async def a_cancelled_batch_and_its_retry_store_once(stage: Stage) -> None:
+    """A batch that was cancelled anywhere in between, and sent again with more, is stored once and in its order.
+
+    Troubleshooting: see `a-cancelled-publish-and-its-retry-store-once`; keys count in a batch as well.
+    """
+    publishing, receiving = await stage.pair()
+    channel, lane = stage.channel(), _lane()
+    batch = [Publication(b"%d" % number, (channel,), (lane, number)) for number in range(1, 61)]
+    for steps, start in enumerate(range(0, 60, 4)):
+        attempt = asyncio.create_task(publishing.publish_batch(batch[start : start + 3]))
+        await turns(steps)
+        attempt.cancel()
+        await asyncio.wait([attempt])
+        outcomes = await publishing.publish_batch(batch[start : start + 4])
+        check(outcomes == [None] * 4, f"the retry of a cancelled batch is answered by {outcomes}")
+    await _expect(receiving, channel, *(publication.data for publication in batch))
 
 
 async def _expect(instance: Instance, channel: str, *expected: bytes) -> None:
